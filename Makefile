@@ -1,0 +1,33 @@
+# Every target sets up what it needs; PYTHON chooses the interpreter (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: quickstart test test-slow check clean
+.DEFAULT_GOAL := check
+
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $(READY)
+
+# Warm start, GRPO, evaluation and report.html on the CPU, in a few minutes.
+quickstart: $(READY)
+	$(BIN)/python -m grpo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 -m "not slow and not torch"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -m slow
+
+# Before every commit: format, lint, types, layering, fast tests.
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -n 2 -m "not slow and not torch"
+
+clean:
+	rm -rf .venv runs *.egg-info

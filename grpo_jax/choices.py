@@ -1,0 +1,76 @@
+"""Every closed choice a configuration can name, one enum each.
+
+These sit below both `config` and the kernels, so that the kernels need not know the
+configuration. A member's value is what a user writes: `--config.objective.loss=dapo`.
+"""
+
+import enum
+
+
+class Dtype(enum.Enum):
+    """Number format of activations and of the rollout's weights."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Remat(enum.Enum):
+    """What the backward pass recomputes instead of storing."""
+
+    NONE = "none"  # store everything: fastest, most memory
+    FULL = "full"  # store the input of every block and recompute the rest
+
+
+class Loss(enum.Enum):
+    """A published policy-gradient loss: a surrogate with an aggregation."""
+
+    GRPO = "grpo"
+    BNPO = "bnpo"
+    DR_GRPO = "dr_grpo"
+    DAPO = "dapo"
+    GSPO = "gspo"
+    CISPO = "cispo"
+    SAPO = "sapo"
+    LUSPO = "luspo"
+
+
+class Aggregation(enum.Enum):
+    """How per-token losses become one number."""
+
+    PUBLISHED = "published"  # the one that belongs to the chosen loss
+    SEQUENCE_MEAN = "sequence_mean"  # mean over tokens, then over completions
+    TOKEN_MEAN = "token_mean"  # mean over all tokens of the batch
+    CONSTANT = "constant"  # sum / (completions * max_completion_tokens)
+    SEQUENCE_SUM = "sequence_sum"  # sum over tokens, then mean over completions
+
+
+class Advantage(enum.Enum):
+    """What a reward is measured against."""
+
+    GROUP_STD = "group_std"  # (reward - group mean) / group std
+    GROUP_MEAN = "group_mean"  # reward - group mean
+    BATCH_STD = "batch_std"  # (reward - group mean) / batch std
+    LEAVE_ONE_OUT = "leave_one_out"  # reward - mean of the group's others
+
+
+class Divergence(enum.Enum):
+    """Estimator of KL(policy || reference) from one sampled token."""
+
+    K1 = "k1"
+    K2 = "k2"
+    K3 = "k3"
+
+
+class Schedule(enum.Enum):
+    """Learning rate after the warm-up."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Overlong(enum.Enum):
+    """What happens to a prompt longer than `max_prompt_tokens`."""
+
+    DROP = "drop"  # leave it out and count it
+    ERROR = "error"  # stop and name it

@@ -1,0 +1,473 @@
+"""The typed configuration of a run: plain dataclasses, validated and then sealed.
+
+A file in `configs/` builds a `TrainConfig`; the command line overrides any field as
+`--config.section.field=value`; `seal()` checks everything, once, before anything is
+built, and forbids assignment from then on. Off is spelled 0 or "", never None.
+"""
+
+import dataclasses
+import difflib
+import enum
+import json
+from typing import Any
+
+from grpo_jax import choices
+
+
+class Section:
+    """A group of fields that can be checked and frozen."""
+
+    _sealed = False
+
+    def __setattr__(self, name: str, value: Any):
+        """Sets a declared field of an unsealed section."""
+        if self._sealed:
+            raise AttributeError(f"the configuration is sealed: cannot set {name!r}")
+        names = [field.name for field in dataclasses.fields(self)]  # pyright: ignore
+        if name not in names:
+            raise AttributeError(unknown_key(name, names, type(self).__name__))
+        object.__setattr__(self, name, value)
+
+    def validate(self, path: str):
+        """Raises ValueError where fields of this section are impossible."""
+
+    def seal(self, path: str = "config"):
+        """Checks every field, here and below, then forbids assignment.
+
+        Raises:
+          ValueError: a wrong type or an impossible value, with the field's full name.
+        """
+        for field in dataclasses.fields(self):  # pyright: ignore
+            name, value = f"{path}.{field.name}", getattr(self, field.name)
+            if isinstance(value, Section):
+                value.seal(name)
+            else:
+                _check_type(name, value, field.type)
+        self.validate(path)
+        object.__setattr__(self, "_sealed", True)
+        return self
+
+
+@dataclasses.dataclass
+class PolicyConfig(Section):
+    """Which model is trained."""
+
+    # A Hugging Face directory or hub id. Empty: random weights of `preset`.
+    path: str = ""
+    preset: str = "miniature"
+    # Directory or hub id of the tokenizer. Empty: the one of `path`.
+    # "characters": the built-in character tokenizer of the arithmetic task.
+    tokenizer: str = ""
+    dtype: choices.Dtype = choices.Dtype.BFLOAT16
+    remat: choices.Remat = choices.Remat.FULL
+
+    def validate(self, path: str):
+        """A model and a tokenizer must both be named."""
+        if not self.path and not self.preset:
+            raise ValueError(f"{path}.path and {path}.preset are both empty: set one")
+        if not self.path and not self.tokenizer:
+            raise ValueError(
+                f"{path}.tokenizer is empty and {path}.path names no directory to take "
+                'one from; set it to a directory, a hub id or "characters"'
+            )
+
+
+@dataclasses.dataclass
+class ArithmeticConfig(Section):
+    """The built-in task: step-by-step arithmetic modulo a number, from a seed."""
+
+    operations: int = 3
+    operators: str = "+-"
+    modulus: int = 10
+    # Train, validation and test problems are disjoint by construction.
+    train_problems: int = 20_000
+    validation_problems: int = 256
+    test_problems: int = 512
+    problems_seed: int = 0
+    # Of the worked solutions shown in the warm start, the fraction of steps whose
+    # result is replaced by a random digit.
+    mistake_fraction: float = 0.35
+
+    def validate(self, path: str):
+        """Checks ranges."""
+        _at_least(path, self, operations=1, modulus=2, train_problems=1)
+        _at_least(path, self, validation_problems=1, test_problems=1)
+        _fraction(path, self, "mistake_fraction")
+        if not self.operators or set(self.operators) - set("+-*"):
+            raise ValueError(
+                f"{path}.operators is {self.operators!r}: use characters of '+-*'"
+            )
+
+
+@dataclasses.dataclass
+class TaskConfig(Section):
+    """Where questions and references come from."""
+
+    # "arithmetic", "math", or "package.module:function" returning a Task.
+    name: str = "arithmetic"
+    arithmetic: ArithmeticConfig = dataclasses.field(default_factory=ArithmeticConfig)
+    # For "math": JSONL or Parquet files, or "hub:dataset_id[:config]:split".
+    train_path: str = ""
+    validation_path: str = ""
+    test_path: str = ""
+    # Rows held out of `train_path` for validation when `validation_path` is empty.
+    validation_rows: int = 0
+    question_column: str = "question"
+    reference_column: str = "answer"
+    # Worked solution, for guidance and warm starts. Empty: none.
+    solution_column: str = ""
+    system_prompt: str = ""
+    # `{question}` is replaced by the question.
+    prompt_template: str = "{question}"
+    use_chat_template: bool = False
+    overlong: choices.Overlong = choices.Overlong.DROP
+
+    def validate(self, path: str):
+        """A file task needs a file; a template needs its place for the question."""
+        if self.name == "math" and not self.train_path:
+            raise ValueError(f"{path}.train_path is empty: task 'math' reads a file")
+        if "{question}" not in self.prompt_template:
+            raise ValueError(
+                f"{path}.prompt_template is {self.prompt_template!r}: it must contain "
+                "'{question}'"
+            )
+        _at_least(path, self, validation_rows=0)
+
+
+@dataclasses.dataclass
+class SamplingConfig(Section):
+    """How tokens are drawn."""
+
+    temperature: float = 1.0  # 0 is greedy
+    top_k: int = 0  # 0 is off
+    top_p: float = 1.0  # 1 is off
+    min_p: float = 0.0  # 0 is off
+
+    def validate(self, path: str):
+        """Checks ranges."""
+        _at_least(path, self, temperature=0.0, top_k=0)
+        _fraction(path, self, "min_p")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"{path}.top_p is {self.top_p}: use a value in (0, 1]")
+
+
+@dataclasses.dataclass
+class RolloutConfig(Section):
+    """How groups of completions are produced."""
+
+    prompts_per_step: int = 32
+    group_size: int = 8
+    max_prompt_tokens: int = 512
+    max_completion_tokens: int = 1024
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    # Decode steps between two looks of the host at which rows are done.
+    chunk_steps: int = 32
+    # Rows decoded at once; more are taken in waves. 0: all of them.
+    max_rows: int = 0
+
+    def validate(self, path: str):
+        """A group needs two rows to have an advantage."""
+        _at_least(path, self, prompts_per_step=1, group_size=2, max_prompt_tokens=1)
+        _at_least(path, self, max_completion_tokens=1, chunk_steps=1, max_rows=0)
+        if self.sampling.temperature == 0:
+            raise ValueError(
+                f"{path}.sampling.temperature is 0: greedy groups hold one completion "
+                f"{self.group_size} times and teach nothing; use a value above 0"
+            )
+
+
+@dataclasses.dataclass
+class RewardConfig(Section):
+    """What a completion is worth: a weighted sum of named rewards."""
+
+    # Name of a built-in reward, or "package.module:function", to its weight.
+    weights: dict[str, float] = dataclasses.field(
+        default_factory=lambda: {"accuracy": 1.0, "format": 0.1}
+    )
+    # Processes that run the math verifier, and what one check may use.
+    workers: int = 2
+    check_seconds: float = 5.0
+    batch_seconds: float = 60.0
+    check_memory_mb: int = 2048
+
+    def validate(self, path: str):
+        """At least one reward must count."""
+        _at_least(path, self, workers=1, check_memory_mb=64)
+        _positive(path, self, "check_seconds", "batch_seconds")
+        if not any(self.weights.values()):
+            raise ValueError(f"{path}.weights is {self.weights}: no reward has weight")
+
+
+@dataclasses.dataclass
+class ObjectiveConfig(Section):
+    """The policy-gradient loss."""
+
+    loss: choices.Loss = choices.Loss.GRPO
+    aggregation: choices.Aggregation = choices.Aggregation.PUBLISHED
+    advantage: choices.Advantage = choices.Advantage.GROUP_STD
+    advantage_epsilon: float = 1e-4
+    # The importance ratio is clipped to [1 - clip_low, 1 + clip_high]; CISPO caps the
+    # ratio itself at clip_high.
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    # Upper bound of the ratio where the advantage is negative. 0 is off.
+    dual_clip: float = 0.0
+    # Weight of KL(policy || reference). 0: no reference is kept.
+    kl_coef: float = 0.0
+    divergence: choices.Divergence = choices.Divergence.K3
+    # Completions cut by the token limit are left out of the loss.
+    mask_truncated: bool = False
+
+    def validate(self, path: str):
+        """k1 as a loss has zero expected gradient, so it is refused."""
+        _at_least(path, self, advantage_epsilon=0.0, kl_coef=0.0)
+        _positive(path, self, "clip_low", "clip_high")
+        if self.dual_clip and self.dual_clip <= 1 + self.clip_low:
+            raise ValueError(
+                f"{path}.dual_clip is {self.dual_clip}: it bounds the ratio from above "
+                f"and must exceed 1 + {path}.clip_low ({self.clip_low}); 0 is off"
+            )
+        if self.kl_coef and self.divergence is choices.Divergence.K1:
+            raise ValueError(
+                f"{path}.divergence is k1: differentiated as a loss its expected "
+                f"gradient is zero; use k3 or k2, or set {path}.kl_coef=0"
+            )
+
+
+@dataclasses.dataclass
+class OptimizerConfig(Section):
+    """AdamW and its learning-rate schedule."""
+
+    learning_rate: float = 1e-6
+    schedule: choices.Schedule = choices.Schedule.CONSTANT
+    warmup_steps: int = 0
+    # Where linear and cosine decay end, as a fraction of `learning_rate`.
+    final_fraction: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_gradient_norm: float = 1.0  # 0 is off
+
+    def validate(self, path: str):
+        """Checks ranges."""
+        _at_least(path, self, warmup_steps=0, weight_decay=0.0, max_gradient_norm=0.0)
+        _positive(path, self, "learning_rate", "epsilon")
+        _fraction(path, self, "final_fraction", "beta1", "beta2")
+
+
+@dataclasses.dataclass
+class WarmStartConfig(Section):
+    """Supervised training on worked solutions before GRPO. 0 steps is off."""
+
+    steps: int = 0
+    batch_size: int = 64
+    # Worked solutions shown, over and over; 0: every training problem.
+    demonstrations: int = 0
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1e-5)
+    )
+
+    def validate(self, path: str):
+        """Checks ranges."""
+        _at_least(path, self, steps=0, batch_size=1, demonstrations=0)
+
+
+@dataclasses.dataclass
+class TrainerConfig(Section):
+    """The loop."""
+
+    steps: int = 100
+    # Passes over each rollout, and optimizer updates in each pass.
+    num_iterations: int = 1
+    minibatches: int = 1
+    # Rows in one forward and backward pass; gradients accumulate. 0: all at once.
+    micro_batch_rows: int = 0
+    # Positions whose logits exist at one time while log-probs are computed.
+    logits_chunk_tokens: int = 1024
+    # Updates in a row with a non-finite loss or gradient before the run stops.
+    max_nonfinite_updates: int = 3
+    # Groups written to rollouts/ at each step. 0: none, -1: all.
+    logged_groups: int = -1
+
+    def validate(self, path: str):
+        """Checks ranges."""
+        _at_least(path, self, steps=1, num_iterations=1, minibatches=1)
+        _at_least(path, self, micro_batch_rows=0, logits_chunk_tokens=1)
+        _at_least(path, self, max_nonfinite_updates=1, logged_groups=-1)
+
+
+@dataclasses.dataclass
+class EvaluationConfig(Section):
+    """Held-out accuracy, during training on validation and at the end on test."""
+
+    every_steps: int = 0  # 0: only before and after
+    samples: int = 4
+    greedy: bool = True  # also decode each problem once greedily
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    max_completion_tokens: int = 0  # 0: as in training
+    # Problems taken from the front of each split. 0: all.
+    validation_problems: int = 0
+    test_problems: int = 0
+    confidence: float = 0.95
+
+    def validate(self, path: str):
+        """Checks ranges."""
+        _at_least(path, self, every_steps=0, samples=1, max_completion_tokens=0)
+        _at_least(path, self, validation_problems=0, test_problems=0)
+        _fraction(path, self, "confidence")
+
+
+@dataclasses.dataclass
+class CheckpointConfig(Section):
+    """When the state is saved, and what is kept."""
+
+    every_steps: int = 50
+    keep_last: int = 2
+    # Also keep the checkpoint with the highest of this validation metric. "": none.
+    best_metric: str = "evaluation/pass@1"
+
+    def validate(self, path: str):
+        """Checks ranges."""
+        _at_least(path, self, every_steps=1, keep_last=1)
+
+
+@dataclasses.dataclass
+class MeshConfig(Section):
+    """How the devices are arranged."""
+
+    data: int = 0  # 0: as many as are left
+    fsdp: int = 1
+    tensor: int = 1
+
+    def validate(self, path: str):
+        """Checks ranges; the device count is checked when the mesh is made."""
+        _at_least(path, self, data=0, fsdp=1, tensor=1)
+
+
+@dataclasses.dataclass
+class TrainConfig(Section):
+    """One run."""
+
+    seed: int = 0
+    policy: PolicyConfig = dataclasses.field(default_factory=PolicyConfig)
+    task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
+    rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    warm_start: WarmStartConfig = dataclasses.field(default_factory=WarmStartConfig)
+    trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+
+    def validate(self, path: str):
+        """Rules between sections; each message names both fields."""
+        rows = self.rollout.prompts_per_step * self.rollout.group_size
+        per_update = rows // self.trainer.minibatches
+        micro = self.trainer.micro_batch_rows
+        _divides(
+            f"{path}.trainer.minibatches",
+            self.trainer.minibatches,
+            f"{path}.rollout.prompts_per_step x group_size",
+            rows,
+        )
+        if micro:
+            _divides(
+                f"{path}.trainer.micro_batch_rows",
+                micro,
+                "the rows of an update (prompts_per_step x group_size / minibatches)",
+                per_update,
+            )
+        if self.rollout.max_rows:
+            _divides(
+                f"{path}.rollout.max_rows",
+                self.rollout.max_rows,
+                f"{path}.rollout.prompts_per_step x group_size",
+                rows,
+            )
+
+
+def to_json(config: Section) -> str:
+    """Returns the configuration as indented JSON, enums by value."""
+
+    def plain(value: Any) -> Any:
+        return value.value if isinstance(value, enum.Enum) else value
+
+    fields = dataclasses.asdict(config)  # pyright: ignore
+    return json.dumps(fields, default=plain, indent=2, ensure_ascii=False)
+
+
+def from_json(text: str) -> TrainConfig:
+    """Builds a sealed `TrainConfig` from what `to_json` wrote.
+
+    Raises:
+      ValueError: malformed JSON, an unknown field or an impossible value.
+    """
+    return _fill(TrainConfig(), json.loads(text), "config").seal()
+
+
+def unknown_key(name: str, known: list[str], where: str) -> str:
+    """Returns the message for a name that does not exist, with the nearest ones."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"use {known}"
+    return f"{where} has no field {name!r}; {hint}"
+
+
+def _fill(section: Any, values: dict[str, Any], path: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(section)}
+    for name, value in values.items():
+        if name not in fields:
+            raise ValueError(unknown_key(name, list(fields), path))
+        current = getattr(section, name)
+        if isinstance(current, Section):
+            _fill(current, value, f"{path}.{name}")
+        elif isinstance(current, enum.Enum):
+            setattr(section, name, type(current)(value))
+        else:
+            setattr(section, name, value)
+    return section
+
+
+def _check_type(name: str, value: Any, expected: Any):
+    if expected is float and type(value) is int:
+        return
+    origin = getattr(expected, "__origin__", expected)
+    if type(value) is bool and expected is not bool or not isinstance(value, origin):
+        raise ValueError(
+            f"{name} is {value!r} ({type(value).__name__}): it must be "
+            f"{getattr(expected, '__name__', expected)}"
+        )
+
+
+def _at_least(path: str, section: Section, **bounds: float):
+    for name, bound in bounds.items():
+        if getattr(section, name) < bound:
+            raise ValueError(
+                f"{path}.{name} is {getattr(section, name)}: use at least {bound}"
+            )
+
+
+def _positive(path: str, section: Section, *names: str):
+    for name in names:
+        if not getattr(section, name) > 0:
+            raise ValueError(
+                f"{path}.{name} is {getattr(section, name)}: use a value above 0"
+            )
+
+
+def _fraction(path: str, section: Section, *names: str):
+    for name in names:
+        if not 0 <= getattr(section, name) <= 1:
+            raise ValueError(
+                f"{path}.{name} is {getattr(section, name)}: use a value from 0 to 1"
+            )
+
+
+def _divides(divisor_name: str, divisor: int, total_name: str, total: int):
+    if total % divisor:
+        raise ValueError(
+            f"{divisor_name} is {divisor}: it must divide {total_name}, "
+            f"which is {total}"
+        )

@@ -1,0 +1,43 @@
+"""The built-in character tokenizer, as a real `tokenizers` object in memory."""
+
+import string
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
+
+PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+# Newline, then the printable ASCII characters in the order of their codes.
+ALPHABET = "\n" + "".join(
+    sorted(set(string.printable) - set(string.whitespace) | {" "})
+)
+
+# What `tokenizer_config.json` says of it. Special tokens are split like any text, so
+# that "<eos>" in a question stays the five characters it is.
+SETTINGS = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "pad_token": PAD,
+    "eos_token": EOS,
+    "unk_token": UNKNOWN,
+    "split_special_tokens": True,
+    "clean_up_tokenization_spaces": False,
+}
+
+
+def build() -> tokenizers.Tokenizer:
+    """Returns a tokenizer with one token a character and one a tag.
+
+    The tags are ordinary added tokens, not special ones: decoding keeps them.
+    """
+    tokens = (PAD, EOS, UNKNOWN, *TAGS, *ALPHABET)
+    vocabulary = {token: id for id, token in enumerate(tokens)}
+    model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
+    tokenizer = tokenizers.Tokenizer(model)
+    every_character = tokenizers.Regex(r"[\s\S]")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(every_character, "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.add_special_tokens([PAD, EOS, UNKNOWN])
+    tokenizer.add_tokens(
+        [tokenizers.AddedToken(tag, normalized=False, special=False) for tag in TAGS]
+    )
+    return tokenizer

@@ -1,0 +1,26 @@
+"""The unit of data: one question and what is known about it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """One question and what is known about it.
+
+    Attributes:
+      id: identity within its split, 0 <= id < 2**31; sampling noise depends on it.
+      question: the question, before any template.
+      reference: what the rewards compare a completion with.
+      solution: worked reasoning, written as the policy should write it; "" if none.
+      tier: difficulty, for curves by tier.
+      columns: every column of the dataset row, for rewards that need more.
+    """
+
+    id: int
+    question: str
+    reference: str
+    solution: str = ""
+    tier: int = 0
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)

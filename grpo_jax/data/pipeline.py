@@ -1,0 +1,223 @@
+"""Endless, resumable batches: prompts for rollouts, demonstrations for warm starts."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import grain
+import numpy as np
+from jaxtyping import Int32
+
+from grpo_jax import choices
+from grpo_jax.data.examples import Example
+from grpo_jax.data.tokenizer import Tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedPrompt:
+    """An example's prompt, as text and as token ids."""
+
+    example: Example
+    text: str
+    tokens: list[int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DemonstrationBatch:
+    """B rows of a prompt, its completion and an end token, right padded.
+
+    Attributes:
+      tokens: token ids; pad ids past `lengths`.
+      prompt_lengths: tokens of the prompt.
+      lengths: tokens of the prompt, the completion and the end token together.
+    """
+
+    tokens: Int32[np.ndarray, "B T"]
+    prompt_lengths: Int32[np.ndarray, " B"]
+    lengths: Int32[np.ndarray, " B"]
+
+
+def encode_prompts(
+    examples: Sequence[Example],
+    tokenizer: Tokenizer,
+    *,
+    max_prompt_tokens: int,
+    overlong: choices.Overlong = choices.Overlong.DROP,
+    system_prompt: str = "",
+    template: str = "{question}",
+    use_chat_template: bool = False,
+) -> list[EncodedPrompt]:
+    """Returns the prompts of at most `max_prompt_tokens` tokens, in order.
+
+    Raises:
+      ValueError: a prompt is longer and `overlong` is ERROR, or is empty.
+    """
+    prompts = []
+    for example in examples:
+        text = tokenizer.render(
+            example.question,
+            system_prompt=system_prompt,
+            template=template,
+            use_chat_template=use_chat_template,
+        )
+        tokens = tokenizer.encode(text)
+        if not tokens:
+            raise ValueError(
+                f"the prompt of row {example.id} has no token: its question is "
+                f"{example.question!r}; remove the row from the dataset"
+            )
+        if len(tokens) <= max_prompt_tokens:
+            prompts.append(EncodedPrompt(example, text, tokens))
+        elif overlong is choices.Overlong.ERROR:
+            raise ValueError(
+                f"the prompt of row {example.id} has {len(tokens)} tokens and "
+                f"config.rollout.max_prompt_tokens is {max_prompt_tokens}: raise it, "
+                f"or set config.task.overlong=drop; the row is {text[:200]!r}"
+            )
+    return prompts
+
+
+class PromptStream:
+    """Endless batches of prompts; every epoch is a new permutation.
+
+    A prompt appears at most once in a batch, because sampling noise depends on its id:
+    a second group of it would repeat the first. So a batch lies within one epoch, and
+    the `len(prompts) % prompts_per_step` prompts at the end of an epoch's permutation
+    wait for the next one.
+
+    Attributes:
+      prompts: what is drawn from, in the order of the examples.
+      dropped: examples left out because their prompt is too long.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: Tokenizer,
+        *,
+        prompts_per_step: int,
+        seed: int,
+        max_prompt_tokens: int,
+        overlong: choices.Overlong = choices.Overlong.DROP,
+        system_prompt: str = "",
+        template: str = "{question}",
+        use_chat_template: bool = False,
+    ):
+        self.prompts = encode_prompts(
+            examples,
+            tokenizer,
+            max_prompt_tokens=max_prompt_tokens,
+            overlong=overlong,
+            system_prompt=system_prompt,
+            template=template,
+            use_chat_template=use_chat_template,
+        )
+        self.dropped = len(examples) - len(self.prompts)
+        if len(self.prompts) < prompts_per_step:
+            raise ValueError(
+                f"config.rollout.prompts_per_step is {prompts_per_step} and only "
+                f"{len(self.prompts)} of {len(examples)} training prompts are left: "
+                f"{self.dropped} have more tokens than "
+                f"config.rollout.max_prompt_tokens, which is {max_prompt_tokens}; "
+                "raise it, lower prompts_per_step or add examples"
+            )
+        self._identity = {
+            "prompts": len(self.prompts),
+            "prompts_per_step": prompts_per_step,
+            "seed": seed,
+        }
+        self._batches: Any = (
+            grain.MapDataset.source(range(len(self.prompts)))
+            .seed(seed)
+            .shuffle()
+            .batch(prompts_per_step, drop_remainder=True, batch_fn=list)
+            .repeat()
+        )
+        self._next_batch = 0
+
+    def __iter__(self) -> Iterator[list[EncodedPrompt]]:
+        return self
+
+    def __next__(self) -> list[EncodedPrompt]:
+        indices = self._batches[self._next_batch]
+        self._next_batch += 1
+        return [self.prompts[index] for index in indices]
+
+    def get_state(self) -> dict[str, int]:
+        """Returns where the stream is; JSON can hold it."""
+        return {"next_batch": self._next_batch, **self._identity}
+
+    def set_state(self, state: Mapping[str, int]):
+        """Continues as the stream that returned `state` would have.
+
+        Raises:
+          ValueError: that stream had other prompts, another batch size or seed.
+        """
+        for name, value in self._identity.items():
+            if state[name] != value:
+                raise ValueError(
+                    f"the checkpoint's prompt stream has {name} = {state[name]} and "
+                    f"this run has {value}: resume with the same data and config, or "
+                    "start in a new workdir"
+                )
+        self._next_batch = state["next_batch"]
+
+
+def demonstration_batches(
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    batch_size: int,
+    seed: int,
+    first_batch: int = 0,
+) -> Iterator[DemonstrationBatch]:
+    """Returns endless shuffled batches of demonstrations, from batch `first_batch` on.
+
+    Batch k depends on the seed and k alone, so resuming needs no state. Every batch
+    has the width of the longest demonstration, so that one compilation serves all.
+
+    Args:
+      prompts: N prompts.
+      completions: N completions, without the end token.
+      tokenizer: encodes the completions, ends and pads the rows.
+      batch_size: rows of a batch; N may be smaller.
+      seed: of the permutation, a new one in each epoch.
+      first_batch: where to start.
+    """
+    rows = _demonstration_rows(prompts, completions, tokenizer)
+    indices: Any = (
+        grain.MapDataset.source(range(len(prompts)))
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .batch(batch_size, batch_fn=list)
+    )
+    return (_take(rows, indices[batch]) for batch in itertools.count(first_batch))
+
+
+def _take(rows: DemonstrationBatch, chosen: Sequence[int]) -> DemonstrationBatch:
+    return DemonstrationBatch(
+        rows.tokens[chosen], rows.prompt_lengths[chosen], rows.lengths[chosen]
+    )
+
+
+def _demonstration_rows(
+    prompts: Sequence[EncodedPrompt], completions: Sequence[str], tokenizer: Tokenizer
+) -> DemonstrationBatch:
+    if not prompts or len(prompts) != len(completions):
+        raise ValueError(
+            f"{len(prompts)} prompts and {len(completions)} completions were given: "
+            "give one completion a prompt, and at least one"
+        )
+    rows = [
+        [*prompt.tokens, *tokenizer.encode(completion), tokenizer.eos_ids[0]]
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+    lengths = np.array([len(row) for row in rows], np.int32)
+    tokens = np.full((len(rows), int(lengths.max())), tokenizer.pad_id, np.int32)
+    for index, row in enumerate(rows):
+        tokens[index, : len(row)] = row
+    prompt_lengths = np.array([len(prompt.tokens) for prompt in prompts], np.int32)
+    return DemonstrationBatch(tokens, prompt_lengths, lengths)

@@ -1,0 +1,101 @@
+"""Prints completions of prompts as they are written.
+
+    python -m grpo_jax.generate --workdir=runs/quickstart --prompt="7-8+3-4?"
+    cat questions.txt | python -m grpo_jax.generate --workdir=runs/gsm8k
+
+A prompt goes through the run's prompt and chat template unless --raw. Without --prompt
+and --file, each line of standard input is a prompt.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+
+import jax
+from absl import flags
+
+from grpo_jax import doors
+from grpo_jax.config import SamplingConfig
+from grpo_jax.reporting.terminal import printable
+from grpo_jax.rollout.engine import Rows, Sampling
+from grpo_jax.rollout.scheduler import Request
+from grpo_jax.tasks.base import Example
+from grpo_jax.trainer import model as models
+from grpo_jax.trainer import policies
+
+_POLICY = doors.define_policy()
+_PROMPT = flags.DEFINE_multi_string("prompt", [], "A prompt; may be repeated.")
+_FILE = flags.DEFINE_string("file", "", "A file with one prompt a line.")
+_RAW = flags.DEFINE_bool("raw", False, "Take prompts as they are, without templates.")
+_SAMPLES = flags.DEFINE_integer("samples", 1, "Completions of each prompt.", 1)
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "0 is greedy.", 0.0)
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "1 is off.", 0.0, 1.0)
+_TOP_K = flags.DEFINE_integer("top_k", 0, "0 is off.", 0)
+_MAX_TOKENS = flags.DEFINE_integer("max_tokens", 0, "0 is as in training.", 0)
+
+
+def main(_: list[str]) -> None:
+    """Completes each prompt in turn."""
+    config, workdir, checkpoint = _POLICY.values()
+    sampling = SamplingConfig(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value).seal()
+    model = models.build_model(config)
+    with jax.set_mesh(model.mesh):
+        params, _ = policies.load_params(model, workdir, checkpoint)
+        view = model.rollout_view(params)
+        rows = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
+        scheduler = dataclasses.replace(
+            model.scheduler(_MAX_TOKENS.value), wave_rows=rows, chunk_steps=8
+        )
+        for index, text in enumerate(_prompts()):
+            tokens = _encode(model, text, index)
+            for sample in range(_SAMPLES.value):
+                printer = _Printer(model)
+                scheduler.complete(
+                    view,
+                    [Request(tokens, index, sample)],
+                    sampling=Sampling.of(sampling),
+                    key=model.key(models.GENERATE),
+                    on_chunk=printer.show,
+                )
+                print(flush=True)
+
+
+class _Printer:
+    """Prints what a row has grown by; an unfinished character waits for its rest."""
+
+    def __init__(self, model: models.Model):
+        self._decode, self._shown = model.tokenizer.decode, 0
+
+    def show(self, rows: Rows) -> None:
+        first = jax.device_get(jax.tree.map(lambda x: x[:1], rows.replace(keys=())))
+        span = slice(first.prompt_lengths[0], first.lengths[0])
+        text = self._decode(first.tokens[0, span].tolist())
+        if not first.done[0]:
+            text = text.rstrip("�")
+        print(printable(text[self._shown :]), end="", flush=True)
+        self._shown = len(text)
+
+
+def _prompts() -> Iterable[str]:
+    if _PROMPT.value:
+        return _PROMPT.value
+    if _FILE.value:
+        with open(_FILE.value, encoding="utf-8") as file:
+            return [line.rstrip("\n") for line in file if line.strip()]
+    return (line.rstrip("\n") for line in sys.stdin if line.strip())
+
+
+def _encode(model: models.Model, text: str, index: int) -> list[int]:
+    if _RAW.value:
+        return model.tokenizer.encode(text)
+    encoded = model.encode([Example(id=index, question=text, reference="")])
+    if not encoded:
+        raise ValueError(
+            f"prompt {index} has more tokens than config.rollout.max_prompt_tokens, "
+            f"{model.config.rollout.max_prompt_tokens}"
+        )
+    return encoded[0].tokens
+
+
+if __name__ == "__main__":
+    doors.run(main)

@@ -1,0 +1,1 @@
+"""Kernels of the method: pure `jax.numpy`, explicit keyword arguments."""

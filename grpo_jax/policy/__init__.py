@@ -1,0 +1,1 @@
+"""The policy: parameters, one forward pass, one cached step, and their shardings."""

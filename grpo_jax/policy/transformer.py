@@ -1,0 +1,174 @@
+"""The decoder as pure functions of a plain tree of weights.
+
+    init(arch, key)                        -> params, layers stacked on a leading axis
+    forward(params, arch, tokens)          -> hidden states, for training
+    rollout_view(params, arch, dtype)      -> the same weights, laid out for decoding
+    extend(view, arch, cache, tokens, ...) -> logits and cache, for rollouts
+
+`forward` scans over the stacked layers, so that compile time does not grow with depth;
+`extend` unrolls them, so that decoding slices no weights inside its loop.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Key
+
+from grpo_jax import choices
+from grpo_jax.policy import attention, cache, layers, sharding
+from grpo_jax.policy.cache import KVCache
+from grpo_jax.policy.presets import Architecture
+
+Params = dict[str, Any]
+
+
+def init(arch: Architecture, key: Key[Array, ""]) -> Params:
+    """Returns random float32 weights: lecun-normal matrices, 0.02 for embeddings."""
+    embedding_key, head_key, layers_key = jax.random.split(key, 3)
+    x = jnp.zeros((1, 1, arch.model_dim))
+    positions = jnp.zeros((1, 1), jnp.int32)
+
+    def init_layer(layer_key: Array) -> Params:
+        block = layers.Block(arch)
+        return block.init(layer_key, x, positions, attention.causal)["params"]
+
+    def table(table_key: Array) -> Array:
+        return 0.02 * jax.random.normal(table_key, (arch.vocab_size, arch.model_dim))
+
+    params = {
+        "embedding": {"table": table(embedding_key)},
+        "layers": jax.vmap(init_layer)(jax.random.split(layers_key, arch.num_layers)),
+        "final_norm": {"scale": jnp.ones(arch.model_dim)},
+    }
+    if not arch.tied_head:
+        params["head"] = {"kernel": table(head_key)}
+    return params
+
+
+def abstract_params(arch: Architecture) -> Params:
+    """Returns the shapes and dtypes of `init`, computing nothing."""
+    return jax.eval_shape(functools.partial(init, arch), jax.random.key(0))
+
+
+def cast(params: Params, dtype: choices.Dtype) -> Params:
+    """Returns the weights in the compute dtype."""
+    return jax.tree.map(lambda x: x.astype(dtype.value), params)
+
+
+def head_table(params: Params) -> Float[Array, "V D"]:
+    """Returns the output projection: the head, or the embedding where they are tied."""
+    return (
+        params["head"]["kernel"] if "head" in params else params["embedding"]["table"]
+    )
+
+
+def logits(
+    params: Params, hidden: Float[Array, "*batch D"]
+) -> Float[Array, "*batch V"]:
+    """Returns float32 next-token logits of final hidden states."""
+    return jnp.einsum(
+        "...d,vd->...v",
+        hidden,
+        head_table(params),
+        preferred_element_type=jnp.float32,
+    )
+
+
+def forward(
+    params: Params,
+    arch: Architecture,
+    tokens: Int[Array, "B T"],
+    *,
+    remat: choices.Remat = choices.Remat.NONE,
+) -> Float[Array, "B T D"]:
+    """Returns final hidden states of right-padded rows; position t is column t.
+
+    Args:
+      params: weights in the compute dtype.
+      arch: the shape of the model.
+      tokens: token ids. What padding holds changes nothing before it.
+      remat: what the backward pass recomputes.
+    """
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+
+    def block(x_BTD: Array, layer: Params) -> tuple[Array, None]:
+        x_BTD = layers.Block(arch).apply(
+            {"params": layer}, x_BTD, positions, attention.causal
+        )
+        return sharding.constrain_rows(x_BTD), None
+
+    if remat is choices.Remat.FULL:
+        block = jax.checkpoint(block, prevent_cse=False)
+    x_BTD, _ = jax.lax.scan(block, _embed(params, tokens), params["layers"])
+    return _final_norm(params, arch, x_BTD)
+
+
+def rollout_view(params: Params, arch: Architecture, dtype: choices.Dtype) -> Params:
+    """Returns the weights cast, and with the layers as a list, for `extend`."""
+    view = cast(params, dtype)
+    stacked = view["layers"]
+    view["layers"] = [
+        jax.tree.map(lambda x, l=l: x[l], stacked) for l in range(arch.num_layers)
+    ]
+    return view
+
+
+def extend(
+    view: Params,
+    arch: Architecture,
+    kv: KVCache,
+    tokens: Int[Array, "R T"],
+    counts: Int[Array, " R"],
+    rows: Int[Array, " R"] | None = None,
+) -> tuple[Float[Array, "R D"], KVCache]:
+    """Appends tokens to rows of the cache: decoding (T = 1), prefill and splices alike.
+
+    Args:
+      view: weights as `rollout_view` lays them out.
+      arch: the shape of the model.
+      kv: the cache; rows must have room for their `counts` tokens.
+      tokens: token ids, the first `counts` of each row are real.
+      counts: tokens to append to each row, 0 leaves it alone.
+      rows: which rows of the cache `tokens` belong to; None is all of them.
+
+    Returns:
+      The final hidden state at each row's last real token (meaningless where `counts`
+      is 0), and the cache.
+    """
+    lengths = kv.lengths if rows is None else kv.lengths[rows]
+    offsets = jnp.arange(tokens.shape[1])[None]
+    positions = lengths[:, None] + offsets
+    # Padding is sent past the last slot, where the write drops it.
+    slots = jnp.where(offsets < counts[:, None], positions, kv.num_slots)
+    mask = jnp.arange(kv.num_slots)[None, None] <= positions[:, :, None]
+
+    keys, values = list(kv.keys), list(kv.values)
+    x = _embed(view, tokens)
+    for index, layer in enumerate(view["layers"]):
+
+        def attend_cache(query: Array, key: Array, value: Array, l: int = index):
+            keys[l] = cache.write(keys[l], key, slots, rows)
+            values[l] = cache.write(values[l], value, slots, rows)
+            seen = (keys[l], values[l])
+            if rows is not None:
+                seen = (keys[l][rows], values[l][rows])
+            return attention.attend(query, *seen, mask)
+
+        x = layers.Block(arch).apply({"params": layer}, x, positions, attend_cache)
+    last = jnp.maximum(counts - 1, 0)
+    x_RD = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+    new_lengths = lengths + counts
+    if rows is not None:
+        new_lengths = kv.lengths.at[rows].set(new_lengths)
+    hidden = _final_norm(view, arch, x_RD)
+    return hidden, KVCache(keys, values, new_lengths)
+
+
+def _embed(params: Params, tokens: Array) -> Array:
+    return sharding.constrain_rows(params["embedding"]["table"][tokens])
+
+
+def _final_norm(params: Params, arch: Architecture, x: Array) -> Array:
+    return layers.RMSNorm(arch.norm_epsilon).apply({"params": params["final_norm"]}, x)

@@ -1,0 +1,154 @@
+"""Which charts a report shows, in which order, and under which heading."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from grpo_jax.reporting.evaluations import pass_at_one
+from grpo_jax.reporting.plots import Marker, Series, line_chart
+from grpo_jax.reporting.workdir import Number, Row, Run, metric_keys, number, series
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chart:
+    """How one metric is drawn."""
+
+    key: str
+    title: str
+    unit: str = ""
+    percent: bool = False
+    smooth: bool = True
+
+
+_REWARD = [_Chart("reward/mean", "Reward", "mean of the step")]
+_GROUPS = [
+    _Chart("reward/std_in_group", "Reward spread", "std in a group"),
+    _Chart("reward/zero_variance_fraction", "Groups that teach nothing", "", True),
+]
+_COMPLETIONS = [
+    _Chart("rollout/completion_tokens_mean", "Completion length", "tokens"),
+    _Chart("rollout/completion_tokens_max", "Longest completion", "tokens"),
+    _Chart("rollout/truncated_fraction", "Truncated completions", "", True),
+]
+_POLICY = [
+    _Chart("policy/entropy", "Entropy", "nats a token"),
+    _Chart("loss/kl", "KL to the reference", "nats a token"),
+    _Chart("policy/clip_fraction", "Clipped tokens", "", True),
+    _Chart("policy/ratio_max", "Largest importance ratio"),
+    _Chart("policy/sampler_gap_mean", "Sampler gap", "|Δ log-prob|"),
+    _Chart("loss/total", "Loss"),
+    _Chart("optimizer/gradient_norm", "Gradient norm"),
+    _Chart("optimizer/learning_rate", "Learning rate", smooth=False),
+]
+_SPEED = [
+    _Chart("rollout/tokens_per_second", "Rollout speed", "tokens per second"),
+    _Chart("time/step_seconds", "Step time", "seconds"),
+    _Chart("time/rollout_seconds", "Rollout time", "seconds"),
+    _Chart("time/reward_seconds", "Reward time", "seconds"),
+    _Chart("time/update_seconds", "Update time", "seconds"),
+]
+_WARM_START = [
+    _Chart("loss", "Warm-start loss", "nats a token"),
+    _Chart("optimizer/learning_rate", "Warm-start learning rate", smooth=False),
+]
+
+
+def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Returns (heading, charts) for all that the runs measured.
+
+    Several runs share each chart, one colour each, in the order given. A metric this
+    file does not name is drawn under "Other", so nothing that was logged is hidden.
+    """
+
+    def of_metrics(run: Run) -> list[Row]:
+        return run.metrics
+
+    def of_warm_start(run: Run) -> list[Row]:
+        return run.warm_start
+
+    parts = [
+        chart
+        for key in metric_keys(runs)
+        if key.startswith("reward/") and not _is_named(key)
+        for chart in [_Chart(key, f"{_spoken(key)} reward", "mean of the step")]
+    ]
+    others = [
+        _Chart(key, key, percent=key.endswith("_fraction"))
+        for key in metric_keys(runs)
+        if not _is_named(key) and not key.startswith(("reward/", "evaluation/"))
+    ]
+    learning = _draw(_REWARD, runs, of_metrics) + evaluation_charts(runs)
+    found = [
+        ("Learning", learning + _draw([*parts, *_GROUPS], runs, of_metrics)),
+        ("Completions", _draw(_COMPLETIONS, runs, of_metrics)),
+        ("Policy and optimizer", _draw(_POLICY, runs, of_metrics)),
+        ("Speed", _draw(_SPEED, runs, of_metrics)),
+        ("Warm start", _draw(_WARM_START, runs, of_warm_start, "warm-start step")),
+        ("Other", _draw(others, runs, of_metrics)),
+    ]
+    return [(heading, charts) for heading, charts in found if charts]
+
+
+def evaluation_charts(runs: Sequence[Run]) -> list[str]:
+    """Returns pass@1 over the steps with its intervals, one chart a split."""
+    splits = list(
+        dict.fromkeys(
+            str(row.get("split", "")) for run in runs for row in run.evaluations
+        )
+    )
+    charts = []
+    for split in splits:
+        lines = [
+            Series(run.name, markers=_markers(run, split), colour=index)
+            for index, run in enumerate(runs)
+        ]
+        # Before and after are in the table already; a curve needs a third point.
+        if max(len(line.markers) for line in lines) > 2:
+            charts.append(line_chart("pass@1", lines, unit=split, percent=True))
+    if not charts:
+        chart = _Chart("evaluation/pass@1", "pass@1", percent=True, smooth=False)
+        charts = _draw([chart], runs, lambda run: run.metrics)
+    return charts
+
+
+def _markers(run: Run, split: str) -> list[Marker]:
+    found: dict[Number, Marker] = {}
+    for row in run.evaluations:
+        step, estimate = number(row.get("step")), pass_at_one(row)
+        if str(row.get("split", "")) == split and estimate and step is not None:
+            found[step] = Marker(step, estimate.value, estimate.low, estimate.high)
+    return [found[step] for step in sorted(found)]
+
+
+def _draw(
+    charts: Sequence[_Chart],
+    runs: Sequence[Run],
+    rows: Callable[[Run], list[Row]],
+    x_label: str = "step",
+) -> list[str]:
+    drawn = []
+    for chart in charts:
+        lines = [
+            Series(run.name, series(rows(run), chart.key), colour=index)
+            for index, run in enumerate(runs)
+        ]
+        drawn.append(
+            line_chart(
+                chart.title,
+                lines,
+                unit=chart.unit,
+                x_label=x_label,
+                percent=chart.percent,
+                smooth=chart.smooth,
+            )
+        )
+    return [svg for svg in drawn if svg]
+
+
+def _is_named(key: str) -> bool:
+    known = [*_REWARD, *_GROUPS, *_COMPLETIONS, *_POLICY, *_SPEED]
+    return any(chart.key == key for chart in known)
+
+
+def _spoken(key: str) -> str:
+    name = key.removeprefix("reward/").rpartition(":")[2].replace("_", " ")
+    return name[:1].upper() + name[1:]

@@ -1,0 +1,1 @@
+"""What a completion is worth: pure functions of text, and the pool they run in."""

@@ -1,0 +1,33 @@
+"""What a reward sees and what it returns."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+    """One finished completion, as a reward function sees it.
+
+    Attributes:
+      prompt: the prompt's text, as the policy read it.
+      text: the completion's text, without special tokens.
+      reference: what the task's reference column held; "" if it has none.
+      num_tokens: tokens of the completion, the end-of-sequence token included.
+      finished: False where the token limit cut it.
+      group: index of the prompt within the batch; rows of one group share it.
+      columns: every column of the dataset row, for rewards that need more.
+    """
+
+    prompt: str
+    text: str
+    reference: str
+    num_tokens: int
+    finished: bool
+    group: int
+    columns: Mapping[str, Any]
+
+
+# A reward scores a whole batch: one value a completion, None where it does not apply
+# (an unparsable reference, a check that was killed). None is left out of the sum.
+RewardFunction = Callable[[Sequence[Completion]], Sequence[float | None]]

@@ -1,0 +1,44 @@
+"""From encoded prompts to groups of completions, and back to text."""
+
+from collections.abc import Sequence
+
+from grpo_jax.data.pipeline import EncodedPrompt
+from grpo_jax.data.tokenizer import Tokenizer
+from grpo_jax.records import Trajectories
+from grpo_jax.rewards.base import Completion
+from grpo_jax.rollout.scheduler import Request
+
+
+def group_requests(prompts: Sequence[EncodedPrompt], group_size: int) -> list[Request]:
+    """Returns `group_size` requests a prompt, those of one prompt adjacent."""
+    return [
+        Request(prompt.tokens, prompt.example.id, sample)
+        for prompt in prompts
+        for sample in range(group_size)
+    ]
+
+
+def completions(
+    trajectories: Trajectories,
+    prompts: Sequence[EncodedPrompt],
+    tokenizer: Tokenizer,
+) -> list[Completion]:
+    """Returns what the rewards see of each row, in the order of the rows."""
+    seen = []
+    group_size = len(trajectories.lengths) // len(prompts)
+    for row in range(len(trajectories.lengths)):
+        prompt = prompts[row // group_size]
+        start = int(trajectories.prompt_lengths[row])
+        end = int(trajectories.lengths[row])
+        seen.append(
+            Completion(
+                prompt=prompt.text,
+                text=tokenizer.decode(trajectories.tokens[row, start:end].tolist()),
+                reference=prompt.example.reference,
+                num_tokens=end - start,
+                finished=bool(trajectories.finished[row]),
+                group=row // group_size,
+                columns=prompt.example.columns,
+            )
+        )
+    return seen

@@ -1,0 +1,1 @@
+"""Questions, references and which rewards apply."""

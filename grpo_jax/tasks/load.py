@@ -1,0 +1,86 @@
+"""From a task's name to the task."""
+
+import difflib
+import importlib
+from typing import Any
+
+from grpo_jax.config import RewardConfig, TaskConfig
+from grpo_jax.tasks.arithmetic import arithmetic
+from grpo_jax.tasks.base import Task
+from grpo_jax.tasks.math import math
+
+_BUILT_IN = ("arithmetic", "math")
+
+
+def load_task(task: TaskConfig, reward: RewardConfig) -> Task:
+    """Builds the task that `task.name` names; its `close()` ends what it started.
+
+    Args:
+      task: `name` is "arithmetic", "math" or "package.module:function", a function
+        that is called with this config and returns a `Task`.
+      reward: limits of the verifier, for tasks that use one.
+
+    Raises:
+      ValueError: an unknown name, or a task that breaks the rules of `Task`.
+    """
+    match task.name:
+        case "arithmetic":
+            built = arithmetic(task.arithmetic)
+        case "math":
+            built = math(task, reward)
+        case _:
+            built = _import_function(task.name)(task)
+    return _checked(built, task.name)
+
+
+def _import_function(name: str) -> Any:
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        near = difflib.get_close_matches(name, _BUILT_IN, n=1)
+        hint = f"did you mean {near[0]!r}? It" if near else "it"
+        raise ValueError(
+            f"config.task.name is {name!r}: {hint} must be one of {_BUILT_IN} or "
+            "'package.module:function'"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # the module exists; something that it imports does not
+        raise ValueError(
+            f"config.task.name is {name!r}: there is no module {error.name!r}; start "
+            "where it can be imported, or set PYTHONPATH"
+        ) from error
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        public = [item for item in vars(module) if not item.startswith("_")]
+        raise ValueError(
+            f"config.task.name is {name!r}: {module_name} has no function "
+            f"{attribute!r}; it has {public}"
+        )
+    return function
+
+
+def _checked(task: Any, name: str) -> Task:
+    if not isinstance(task, Task):
+        raise ValueError(
+            f"config.task.name is {name!r}: it returned a {type(task).__name__}; "
+            "return a grpo_jax.tasks.base.Task"
+        )
+    if "accuracy" not in task.rewards:
+        raise ValueError(
+            f"task {name!r} has the rewards {list(task.rewards)}: one of them must be "
+            "'accuracy', which evaluation reports"
+        )
+    if not task.train:
+        raise ValueError(f"task {name!r} has no training example: give at least one")
+    for split in ("train", "validation", "test"):
+        ids = [example.id for example in getattr(task, split)]
+        impossible = [id for id in ids if not 0 <= id < 2**31]
+        if impossible or len(set(ids)) < len(ids):
+            raise ValueError(
+                f"task {name!r}, split {split}: ids must be distinct and from 0 to "
+                f"2**31 - 1, such as the row's index; "
+                f"{f'found {impossible[0]}' if impossible else 'some occur twice'}"
+            )
+    return task

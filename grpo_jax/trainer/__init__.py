@@ -1,0 +1,1 @@
+"""The method as a loop, and what keeps it safe."""

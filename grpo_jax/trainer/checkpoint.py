@@ -1,0 +1,162 @@
+"""Saving and restoring a run, through Orbax: atomic, asynchronous, with best-of.
+
+A checkpoint is the whole state of the run between two steps: weights, optimizer, step,
+and a JSON `position` (data iterator, seed, controllers). One that was being written
+when the process died is never seen again.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from grpo_jax.records import TrainState
+
+
+class _Always:
+    """The loop decides when to save."""
+
+    def should_save(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a directory."""
+
+    def __init__(self, directory: pathlib.Path, *, keep_last: int, best_metric: str):
+        """Opens the directory and clears what an interrupted save left.
+
+        Args:
+          directory: made if missing.
+          keep_last: how many of the newest are kept.
+          best_metric: the checkpoint with the highest value of this is kept too; ""
+            keeps none for its metric.
+        """
+        policies = ocp.training.preservation_policies
+        keep: list[Any] = [policies.LatestN(keep_last)]
+        self._best_metric = best_metric
+        if best_metric:
+            keep.append(
+                policies.BestN(
+                    n=1,
+                    get_metric_fn=lambda metrics: metrics[best_metric],
+                    keep_checkpoints_without_metrics=False,
+                )
+            )
+        # Orbax's own policies do not match its own protocol in the eyes of a checker.
+        preservation: Any = policies.AnyPreservationPolicy(keep)
+        self._checkpointer = ocp.training.Checkpointer(
+            directory.absolute(),
+            preservation_policy=preservation,
+            save_decision_policy=_Always(),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest complete checkpoint, None without one."""
+        latest = self._checkpointer.latest
+        return None if latest is None else latest.step
+
+    @property
+    def best_step(self) -> int | None:
+        """The kept checkpoint with the highest `best_metric`, None without one."""
+        scored = [
+            (info.metrics[self._best_metric], info.step)
+            for info in self._checkpointer.checkpoints
+            if isinstance(info.metrics, dict) and self._best_metric in info.metrics
+        ]
+        return max(scored)[1] if scored else None
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        position: dict[str, Any],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Starts saving; returns once the arrays may change, before the disk is done.
+
+        `metrics` may lack the best metric: then this checkpoint is not a candidate.
+        """
+        scored: Any = dict(metrics) if self._best_metric in metrics else None
+        items = {**_items(state), "position": position}
+        self._checkpointer.save_checkpointables_async(step, items, metrics=scored)
+
+    def restore(
+        self, abstract: TrainState, step: int | None = None
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """Returns the state, in the shardings of `abstract`, and the position.
+
+        Args:
+          abstract: shapes, dtypes and shardings (`abstract_like`).
+          step: which checkpoint; None is the newest.
+
+        Raises:
+          FileNotFoundError: there is no such checkpoint.
+          ValueError: it holds a model of another shape.
+        """
+        loaded = self._load(step, {**_items(abstract), "position": None})
+        state = TrainState(params=loaded["params"], **loaded["optimizer"])
+        return state, loaded["position"]
+
+    def restore_params(self, abstract: Any, step: int | None = None) -> Any:
+        """Returns the weights alone, reading nothing else; see `restore`."""
+        return self._load(step, {"params": abstract})["params"]
+
+    def _load(self, step: int | None, wanted: dict[str, Any]) -> dict[str, Any]:
+        known = [info.step for info in self._checkpointer.checkpoints]
+        step = self.latest_step if step is None else step
+        if step not in known:
+            raise FileNotFoundError(
+                f"{self._checkpointer.directory} has no checkpoint of step {step}; it "
+                f"has {known or 'none'}"
+            )
+        metadata = self._checkpointer.checkpointables_metadata(step).metadata
+        for item, abstract in wanted.items():
+            if abstract is not None:
+                self._check_shapes(step, metadata[item], abstract)
+        return self._checkpointer.load_checkpointables(step, wanted)
+
+    def close(self) -> None:
+        """Waits for what is being saved."""
+        self._checkpointer.close()
+
+    def _check_shapes(self, step: int, metadata: Any, abstract: Any) -> None:
+        saved = {_name(path): leaf.shape for path, leaf in _leaves(metadata)}
+        wanted = {_name(path): leaf.shape for path, leaf in _leaves(abstract)}
+        for name in sorted(saved.keys() | wanted.keys()):
+            if saved.get(name) != wanted.get(name):
+                raise ValueError(
+                    f"checkpoint {step} in {self._checkpointer.directory} is of another "
+                    f"model: {name} is {saved.get(name, 'absent')} there and "
+                    f"{wanted.get(name, 'absent')} in this configuration. Use the "
+                    "configuration it was made with, or another --workdir"
+                )
+
+
+def _items(state: TrainState) -> dict[str, Any]:
+    """Returns the state as what is saved apart: weights can be read without the rest."""
+    rest = {name: getattr(state, name) for name in ("opt_state", "step", "updates")}
+    return {"params": state.params, "optimizer": rest}
+
+
+def abstract_like(state: Any) -> Any:
+    """Returns shapes, dtypes and shardings of a state, without its arrays."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def _leaves(tree: Any) -> list[tuple[tuple, Any]]:
+    return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _name(path: tuple) -> str:
+    keys = (
+        getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))
+        for key in path
+    )
+    return "/".join(map(str, keys))

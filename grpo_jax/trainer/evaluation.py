@@ -1,0 +1,134 @@
+"""Held-out accuracy: several samples a problem, and one greedy completion."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from grpo_jax.data.pipeline import EncodedPrompt
+from grpo_jax.policy import transformer
+from grpo_jax.rewards import scoring
+from grpo_jax.rewards.base import Completion
+from grpo_jax.rollout import groups
+from grpo_jax.rollout.engine import Sampling
+from grpo_jax.trainer import statistics
+from grpo_jax.trainer.model import EVALUATION
+from grpo_jax.trainer.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Graded:
+    """Completions of every problem and their accuracy, NaN where it was not graded."""
+
+    completions: list[Completion]
+    rewards: scoring.RewardTable
+    accuracy: Float[np.ndarray, "N k"]
+
+
+def problems(run: Run, split: str) -> list[EncodedPrompt]:
+    """Returns the prompts of "validation" or "test", as many as configured."""
+    limit = getattr(run.config.evaluation, f"{split}_problems")
+    return run.model.encode(getattr(run.task, split))[: limit or None]
+
+
+def evaluate(
+    run: Run,
+    view: transformer.Params,
+    prompts: Sequence[EncodedPrompt],
+    *,
+    name: str,
+    split: str,
+    step: int,
+) -> tuple[dict[str, Any], Graded]:
+    """Evaluates a policy on problems; the noise is the same for every policy.
+
+    Args:
+      run: what the configuration built.
+      view: weights for decoding.
+      prompts: the problems.
+      name: what the evaluation is called.
+      split: where the problems come from, for the record.
+      step: the policy's step, for the record.
+
+    Returns:
+      What evaluation/NAME.json holds, and the graded samples.
+    """
+    config = run.config.evaluation
+    sampling = Sampling.of(config.sampling)
+    sampled = grade(run, view, prompts, sampling, config.samples)
+    greedy = None
+    if config.greedy:
+        graded = grade(run, view, prompts, Sampling(temperature=0.0), 1)
+        greedy = _passes(graded.accuracy, config.confidence)
+    tokens = [completion.num_tokens for completion in sampled.completions]
+    finished = [completion.finished for completion in sampled.completions]
+    result = {
+        "name": name,
+        "split": split,
+        "step": step,
+        "problems": len(prompts),
+        "samples": config.samples,
+        "sampling": dataclasses.asdict(sampling),
+        "sampled": _passes(sampled.accuracy, config.confidence),
+        "greedy": greedy,
+        "completion_tokens_mean": float(np.mean(tokens)),
+        "truncated_fraction": 1 - float(np.mean(finished)),
+        "ungraded_fraction": float(np.isnan(sampled.accuracy).mean()),
+    }
+    for reward, values in zip(
+        sampled.rewards.names, sampled.rewards.values.T, strict=True
+    ):
+        graded = values[~np.isnan(values)]
+        result[f"{reward}_mean"] = float(graded.mean()) if len(graded) else None
+    return result, sampled
+
+
+def headline(result: dict[str, Any]) -> dict[str, float]:
+    """Returns what a step's metrics take from an evaluation."""
+    metrics = {
+        f"evaluation/{name}": interval["mean"]
+        for name, interval in result["sampled"].items()
+    }
+    if result["greedy"]:
+        metrics["evaluation/greedy"] = result["greedy"]["pass@1"]["mean"]
+    metrics["evaluation/completion_tokens_mean"] = result["completion_tokens_mean"]
+    return metrics
+
+
+def grade(
+    run: Run,
+    view: transformer.Params,
+    prompts: Sequence[EncodedPrompt],
+    sampling: Sampling,
+    samples: int,
+) -> Graded:
+    """Samples completions of every problem and scores them with the run's rewards."""
+    scheduler = run.model.scheduler(run.config.evaluation.max_completion_tokens)
+    trajectories = scheduler.complete(
+        view,
+        groups.group_requests(prompts, samples),
+        sampling=sampling,
+        key=run.model.key(EVALUATION),
+    )
+    completions = groups.completions(trajectories, prompts, run.model.tokenizer)
+    # Accuracy is what is evaluated, whether or not the run trains on it.
+    rewards = {"accuracy": (1.0, run.task.rewards["accuracy"]), **run.rewards}
+    table = scoring.score(completions, rewards)
+    accuracy = table.values[:, table.names.index("accuracy")]
+    return Graded(completions, table, accuracy.reshape(len(prompts), samples))
+
+
+def _passes(
+    accuracy: Float[np.ndarray, "N k"], confidence: float
+) -> dict[str, dict[str, float]]:
+    """Returns pass@1 and, with several samples, pass@2, pass@4, ... and their bounds."""
+    samples = accuracy.shape[1]
+    ks = [1 << power for power in range(samples.bit_length())]
+    return {
+        f"pass@{k}": statistics.mean_with_interval(
+            statistics.pass_at_k(accuracy, k), confidence
+        )
+        for k in ks
+    }

@@ -1,0 +1,175 @@
+"""The files of a workdir that are not metrics: configuration, rollouts, evaluations."""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from grpo_jax import config as configuration
+from grpo_jax.config import TrainConfig
+from grpo_jax.data.pipeline import EncodedPrompt
+from grpo_jax.records import Origin, Trajectories
+from grpo_jax.rewards.base import Completion
+from grpo_jax.rewards.scoring import RewardTable
+from grpo_jax.trainer.evaluation import Graded
+from grpo_jax.trainer.metrics import plain
+
+
+def open_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
+    """Makes the directory and writes the configuration into it.
+
+    Raises:
+      OSError: it cannot be written.
+      ValueError: it holds a run of another configuration.
+    """
+    try:
+        for name in ("rollouts", "evaluation"):
+            (workdir / name).mkdir(parents=True, exist_ok=True)
+        path = workdir / "config.json"
+        text = configuration.to_json(config)
+        if path.exists():
+            _check_same(path, json.loads(path.read_text()), json.loads(text))
+        _write(path, text)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"the run cannot be written ({error.strerror}); set --workdir to a "
+            "directory that can be written and has space",
+            str(workdir),
+        ) from error
+
+
+def read_config(workdir: pathlib.Path) -> TrainConfig:
+    """Returns the configuration of a run.
+
+    Raises:
+      FileNotFoundError: the directory holds no run.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{workdir} holds no config.json: it is not a workdir")
+    return configuration.from_json(path.read_text())
+
+
+def write_rollouts(
+    workdir: pathlib.Path,
+    step: int,
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[Completion],
+    trajectories: Trajectories,
+    rewards: RewardTable,
+    advantages: Float[np.ndarray, " B"],
+) -> None:
+    """Writes rollouts/STEP.jsonl, one object a completion, for as many rows as given."""
+    lines = []
+    group_size = len(completions) // len(prompts)
+    for row, completion in enumerate(completions):
+        prompt = prompts[completion.group]
+        line = {
+            "step": step,
+            "group": completion.group,
+            "sample": row % group_size,
+            "prompt_id": prompt.example.id,
+            "tier": prompt.example.tier,
+            "prompt": completion.prompt,
+            "completion": completion.text,
+            "reference": completion.reference,
+            "rewards": {
+                name: plain(value)
+                for name, value in zip(rewards.names, rewards.values[row], strict=True)
+            },
+            "reward": plain(rewards.totals[row]),
+            "advantage": plain(advantages[row]),
+            "completion_tokens": completion.num_tokens,
+            "finished": completion.finished,
+            "spans": _spans(trajectories, row),
+        }
+        lines.append(json.dumps(line, ensure_ascii=False))
+    _write(workdir / "rollouts" / f"{step:06d}.jsonl", "\n".join(lines) + "\n")
+
+
+def write_evaluation(
+    workdir: pathlib.Path, result: dict[str, Any], samples: Graded
+) -> pathlib.Path:
+    """Writes evaluation/NAME.json, and NAME.jsonl with every sampled completion."""
+    lines = [
+        json.dumps(
+            {
+                "prompt": completion.prompt,
+                "completion": completion.text,
+                "reference": completion.reference,
+                "accuracy": plain(accuracy),
+                "completion_tokens": completion.num_tokens,
+                "finished": completion.finished,
+            },
+            ensure_ascii=False,
+        )
+        for completion, accuracy in zip(
+            samples.completions, samples.accuracy.ravel(), strict=True
+        )
+    ]
+    path = workdir / "evaluation" / f"{result['name']}.json"
+    _write(path.with_suffix(".jsonl"), "\n".join(lines) + "\n")
+    write_json(path, result)
+    return path
+
+
+def read_evaluation(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
+    """Returns evaluation/NAME.json, None if there is none."""
+    path = workdir / "evaluation" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
+    """Writes an object as indented JSON, whole or not at all; NaN becomes null."""
+    _write(path, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _spans(trajectories: Trajectories, row: int) -> list[tuple[str, int, int]]:
+    """Returns runs of equal origin in the completion: (origin, start, end)."""
+    start, end = trajectories.prompt_lengths[row], trajectories.lengths[row]
+    origins = trajectories.origins[row, start:end]
+    edges = [0, *(np.flatnonzero(np.diff(origins)) + 1).tolist(), len(origins)]
+    return [
+        (Origin(int(origins[a])).name.lower(), a, b)
+        for a, b in zip(edges[:-1], edges[1:], strict=True)
+        if a < b
+    ]
+
+
+def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Refuses to continue a run under a configuration that would change its numbers."""
+    changed = _differences(old, new, "config")
+    # More steps, or other bookkeeping, may be asked of a run that has begun.
+    free = ("config.trainer.steps", "config.checkpoint.", "config.evaluation.")
+    changed = [change for change in changed if not change.startswith(free)]
+    if changed:
+        raise ValueError(
+            f"{path} is of a run with another configuration: "
+            + "; ".join(changed)
+            + ". Use the same configuration to resume, or another --workdir"
+        )
+
+
+def _differences(old: Any, new: Any, path: str) -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(old.keys() | new.keys())
+        parts = [_differences(old.get(n), new.get(n), f"{path}.{n}") for n in names]
+        return [change for part in parts for change in part]
+    return [] if old == new else [f"{path} was {old!r} and is {new!r}"]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return plain(value)
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,224 @@
+"""The method, top to bottom.
+
+    prompts -> groups of completions -> rewards -> advantages -> updates -> metrics
+
+with a checkpoint and an evaluation now and then. Running the same command again
+resumes: every number from a checkpoint on is what it would have been without the stop.
+"""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from grpo_jax.config import TrainConfig
+from grpo_jax.data.pipeline import EncodedPrompt, PromptStream
+from grpo_jax.policy import transformer
+from grpo_jax.records import Trajectories
+from grpo_jax.reporting import page, terminal
+from grpo_jax.rewards import scoring
+from grpo_jax.rollout import groups
+from grpo_jax.rollout.engine import Sampling
+from grpo_jax.trainer import batch as batches
+from grpo_jax.trainer import evaluation, logbook, stepmetrics, warm_start
+from grpo_jax.trainer import run as runs
+from grpo_jax.trainer.checkpoint import Checkpoints
+from grpo_jax.trainer.learner import Learner
+from grpo_jax.trainer.metrics import MetricsWriter, StepTimer
+from grpo_jax.trainer.model import ROLLOUT
+from grpo_jax.trainer.policies import open_checkpoints, starting_params
+from grpo_jax.trainer.run import Run
+from grpo_jax.trainer.stopping import Stopper
+
+
+def train(
+    config: TrainConfig, workdir: pathlib.Path, *, budget_seconds: float = 0.0
+) -> dict[str, Any]:
+    """Runs a configuration in a directory, or resumes it; returns its summary.
+
+    Args:
+      config: sealed.
+      workdir: everything the run writes.
+      budget_seconds: the run saves and stops before this much time has passed; 0 is
+        no limit.
+    """
+    logbook.open_workdir(workdir, config)
+    with (
+        contextlib.closing(runs.build(config)) as run,
+        jax.set_mesh(run.model.mesh),
+        Stopper(budget_seconds) as stopper,
+        contextlib.closing(open_checkpoints(config, workdir)) as checkpoints,
+    ):
+        summary = _train(run, workdir, checkpoints, stopper)
+    page.write_report([workdir], workdir / "report.html")
+    _print_results(workdir, summary)
+    return summary
+
+
+def _train(
+    run: Run, workdir: pathlib.Path, checkpoints: Checkpoints, stopper: Stopper
+) -> dict[str, Any]:
+    config = run.config
+    stream = PromptStream(
+        run.task.train,
+        run.model.tokenizer,
+        prompts_per_step=config.rollout.prompts_per_step,
+        seed=config.seed,
+        **run.model.prompt_options,
+    )
+    validation = evaluation.problems(run, "validation")
+    test = evaluation.problems(run, "test")
+    timer, generated_tokens = StepTimer(), 0
+
+    # Start from the newest checkpoint, else the warm start, else the given weights.
+    if checkpoints.latest_step is None and config.warm_start.steps:
+        warm_start.warm_start(run, stream.prompts, workdir, stopper, timer)
+        if stopper.reason:
+            return _summarise(workdir, 0, stopper.reason, timer, 0)
+    learner = Learner(run, starting_params(run.model, workdir), workdir)
+    if checkpoints.latest_step is not None:
+        position = learner.restore(checkpoints)
+        stream.set_state(position["stream"])
+        timer = StepTimer(position["seconds"])
+        generated_tokens = position["generated_tokens"]
+    first = int(learner.state.step) + 1
+    if first == 1 and test:
+        with timer("evaluation"):
+            _evaluate(run, learner.state.params, test, workdir, "before", "test", 0)
+
+    writer = MetricsWriter(workdir, resume_step=first - 1)
+    with writer, _progress(config, first) as progress:
+        timer.metrics()  # what came before is no part of the first step
+        for step in range(first, config.trainer.steps + 1):
+            prompts = next(stream)
+            with timer("rollout"):
+                trajectories = _roll_out(run, learner.state.params, prompts, step)
+            with timer("reward"):
+                completions = groups.completions(
+                    trajectories, prompts, run.model.tokenizer
+                )
+                rewards = scoring.score(completions, run.rewards)
+            with timer("update"):
+                advantages = batches.advantages_of(rewards.totals, config)
+                metrics = learner.learn(trajectories, rewards.totals, advantages)
+
+            every = config.evaluation.every_steps
+            if validation and every and step % every == 0:
+                with timer("evaluation"):
+                    metrics |= _evaluate(
+                        run,
+                        learner.state.params,
+                        validation,
+                        workdir,
+                        f"step_{step:06d}",
+                        "validation",
+                        step,
+                    )
+            metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
+            metrics |= run.task.take_counts()
+            metrics |= timer.metrics()
+            metrics |= stepmetrics.rollout_metrics(trajectories, metrics)
+            generated_tokens += sum(each.num_tokens for each in completions)
+            logbook.write_rollouts(
+                workdir, step, prompts, completions, trajectories, rewards, advantages
+            )
+            writer.write(step, metrics)
+            progress.update(step, metrics)
+
+            stopping = stopper.should_stop()
+            last = step == config.trainer.steps
+            if stopping or last or step % config.checkpoint.every_steps == 0:
+                position = {
+                    "stream": stream.get_state(),
+                    "seconds": timer.totals,
+                    "generated_tokens": generated_tokens,
+                }
+                learner.save(checkpoints, position, metrics)
+            if stopping and not last:
+                break
+
+    step = int(learner.state.step)
+    if step < config.trainer.steps:
+        return _summarise(workdir, step, stopper.reason, timer, generated_tokens)
+    if test:
+        with timer("evaluation"):
+            _evaluate(run, learner.state.params, test, workdir, "after", "test", step)
+    return _summarise(workdir, step, "finished", timer, generated_tokens)
+
+
+def _progress(config: TrainConfig, first: int) -> terminal.Progress:
+    return terminal.Progress("GRPO", config.trainer.steps, start_step=first - 1)
+
+
+def _roll_out(
+    run: Run, params: transformer.Params, prompts: Sequence[EncodedPrompt], step: int
+) -> Trajectories:
+    """Returns a group of completions for every prompt.
+
+    The sampler's copy of the weights lives in here only: it is gone before the update.
+    """
+    return run.model.scheduler().complete(
+        run.model.rollout_view(params),
+        groups.group_requests(prompts, run.config.rollout.group_size),
+        sampling=Sampling.of(run.config.rollout.sampling),
+        key=run.model.key(ROLLOUT),
+        step=step,
+    )
+
+
+def _evaluate(
+    run: Run,
+    params: transformer.Params,
+    problems: Sequence[EncodedPrompt],
+    workdir: pathlib.Path,
+    name: str,
+    split: str,
+    step: int,
+) -> dict[str, float]:
+    """Evaluates, writes evaluation/NAME.json and returns its headline as metrics."""
+    view = run.model.rollout_view(params)
+    result, samples = evaluation.evaluate(
+        run, view, problems, name=name, split=split, step=step
+    )
+    logbook.write_evaluation(workdir, result, samples)
+    return evaluation.headline(result)
+
+
+def _summarise(
+    workdir: pathlib.Path,
+    step: int,
+    stopped: str,
+    timer: StepTimer,
+    generated_tokens: int,
+) -> dict[str, Any]:
+    """Writes summary.json: how far the run came, at what cost, and what it changed."""
+    evaluations = {
+        name: logbook.read_evaluation(workdir, name) for name in ("before", "after")
+    }
+    seconds = timer.totals
+    summary = {
+        "steps": step,
+        "stopped": stopped,
+        "seconds": seconds | {"total": sum(seconds.values())},
+        "generated_tokens": generated_tokens,
+        "tokens_per_second": generated_tokens / max(seconds.get("rollout", 0), 1e-9),
+        "evaluation": evaluations,
+    }
+    logbook.write_json(workdir / "summary.json", summary)
+    return summary
+
+
+def _print_results(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
+    """Prints what the run changed, some of its last completions, and the report."""
+    evaluations = summary["evaluation"]
+    rollouts = workdir / "rollouts" / f"{summary['steps']:06d}.jsonl"
+    lines = rollouts.read_text().splitlines() if rollouts.exists() else []
+    terminal.print_results(
+        evaluations["before"],
+        evaluations["after"],
+        terminal.choose_samples([json.loads(line) for line in lines]),
+        workdir / "report.html",
+    )

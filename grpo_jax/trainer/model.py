@@ -1,0 +1,152 @@
+"""The configured model: its shape, tokenizer, weights and sampler, on its mesh."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from grpo_jax.config import TrainConfig
+from grpo_jax.data.pipeline import EncodedPrompt, encode_prompts
+from grpo_jax.data.tokenizer import Tokenizer, load_tokenizer
+from grpo_jax.policy import (
+    hub,
+    huggingface,
+    model_config,
+    presets,
+    sharding,
+    transformer,
+)
+from grpo_jax.policy.presets import Architecture
+from grpo_jax.rollout.scheduler import Scheduler
+from grpo_jax.tasks.base import Example
+
+# Streams of randomness: one constant each, folded into the key of the seed.
+INIT, ROLLOUT, EVALUATION, GENERATE = range(4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """What `config.policy` names, built and checked; weights are made when asked for.
+
+    Attributes:
+      config: sealed.
+      mesh: the devices.
+      arch: the shape of the model.
+      source: directory of the given weights; None if they are random.
+      tokenizer: of the model.
+    """
+
+    config: TrainConfig
+    mesh: Mesh
+    arch: Architecture
+    source: pathlib.Path | None
+    tokenizer: Tokenizer
+
+    def key(self, stream: int) -> jax.Array:
+        """Returns the key of a stream of randomness."""
+        return jax.random.fold_in(jax.random.key(self.config.seed), stream)
+
+    @functools.cached_property
+    def prompt_options(self) -> dict[str, Any]:
+        """How examples become prompts; training and evaluation agree."""
+        task = self.config.task
+        return {
+            "max_prompt_tokens": self.config.rollout.max_prompt_tokens,
+            "overlong": task.overlong,
+            "system_prompt": task.system_prompt,
+            "template": task.prompt_template,
+            "use_chat_template": task.use_chat_template,
+        }
+
+    def encode(self, examples: Sequence[Example]) -> list[EncodedPrompt]:
+        """Returns the prompts of examples."""
+        return encode_prompts(examples, self.tokenizer, **self.prompt_options)
+
+    def scheduler(self, max_completion_tokens: int = 0) -> Scheduler:
+        """Returns the sampler; 0 takes the completion limit of training."""
+        rollout = self.config.rollout
+        return Scheduler(
+            arch=self.arch,
+            mesh=self.mesh,
+            dtype=self.config.policy.dtype,
+            eos_ids=self.tokenizer.eos_ids,
+            max_prompt_tokens=rollout.max_prompt_tokens,
+            max_completion_tokens=max_completion_tokens
+            or rollout.max_completion_tokens,
+            chunk_steps=rollout.chunk_steps,
+            wave_rows=rollout.max_rows or rollout.prompts_per_step * rollout.group_size,
+        )
+
+    def abstract_params(self) -> Any:
+        """Returns shapes, dtypes and shardings of the master weights."""
+        abstract = transformer.abstract_params(self.arch)
+        shardings = sharding.param_shardings(self.mesh, abstract)
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            abstract,
+            shardings,
+        )
+
+    def initial_params(self) -> transformer.Params:
+        """Returns the starting weights, float32, each in its place on the mesh."""
+        shardings = jax.tree.map(lambda x: x.sharding, self.abstract_params())
+        if self.source:
+            return huggingface.load_params(self.source, self.arch, shardings=shardings)
+        init = jax.jit(transformer.init, static_argnums=0, out_shardings=shardings)
+        return init(self.arch, self.key(INIT))
+
+    @functools.cached_property
+    def rollout_view(self) -> Any:
+        """The jitted function from master weights to those the sampler reads."""
+        view = functools.partial(
+            transformer.rollout_view, arch=self.arch, dtype=self.config.policy.dtype
+        )
+        # One layer of a stacked weight keeps the stack's rule, less its first axis.
+        stacked = sharding.param_shardings(
+            self.mesh, transformer.abstract_params(self.arch), axes=("tensor",)
+        )
+        return jax.jit(view, out_shardings=sharding.unstack(stacked, self.arch))
+
+
+def build_model(config: TrainConfig) -> Model:
+    """Builds what `config.mesh` and `config.policy` name, cheapest checks first.
+
+    Raises:
+      ValueError: a mesh or a model that cannot be.
+      FileNotFoundError: a path that does not exist.
+    """
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    policy = config.policy
+    source = hub.resolve(policy.path) if policy.path else None
+    tokenizer = load_tokenizer(policy.tokenizer or str(source))
+    if source:
+        arch = model_config.read_architecture(source)
+    else:
+        arch = presets.preset(policy.preset, tokenizer.vocab_size)
+    if tokenizer.vocab_size > arch.vocab_size:
+        raise ValueError(
+            f"the tokenizer {tokenizer.name} has {tokenizer.vocab_size} tokens and the "
+            f"model {policy.path} only {arch.vocab_size} embeddings: set "
+            "config.policy.tokenizer to the one the model was trained with"
+        )
+    sharding.check_mesh(arch, mesh)
+    _check_context(config, arch)
+    return Model(config, mesh, arch, source, tokenizer)
+
+
+def _check_context(config: TrainConfig, arch: Architecture) -> None:
+    rollout = config.rollout
+    longest = max(
+        rollout.max_completion_tokens, config.evaluation.max_completion_tokens
+    )
+    if rollout.max_prompt_tokens + longest > arch.max_context_tokens:
+        raise ValueError(
+            f"config.rollout.max_prompt_tokens ({rollout.max_prompt_tokens}) plus the "
+            f"longest completion ({longest}) exceed the model's context of "
+            f"{arch.max_context_tokens} tokens: lower max_prompt_tokens, "
+            "max_completion_tokens or config.evaluation.max_completion_tokens"
+        )

@@ -1,0 +1,69 @@
+"""Weights to look at: of a run's checkpoints, or those it starts from."""
+
+import contextlib
+import pathlib
+
+from grpo_jax.config import TrainConfig
+from grpo_jax.policy import transformer
+from grpo_jax.trainer.checkpoint import Checkpoints
+from grpo_jax.trainer.model import Model
+
+
+def open_checkpoints(config: TrainConfig, workdir: pathlib.Path) -> Checkpoints:
+    """Returns the checkpoints of a run."""
+    return Checkpoints(
+        workdir / "checkpoints",
+        keep_last=config.checkpoint.keep_last,
+        best_metric=config.checkpoint.best_metric,
+    )
+
+
+def open_warm_start(workdir: pathlib.Path) -> Checkpoints:
+    """Returns the warm start's own checkpoints: its last state, where GRPO begins."""
+    return Checkpoints(workdir / "warm_start", keep_last=1, best_metric="")
+
+
+def starting_params(model: Model, workdir: pathlib.Path) -> transformer.Params:
+    """Returns the weights GRPO starts from: warm-started ones, or the given ones.
+
+    Raises:
+      FileNotFoundError: the warm start has not ended.
+    """
+    steps = model.config.warm_start.steps
+    if not steps:
+        return model.initial_params()
+    with contextlib.closing(open_warm_start(workdir)) as checkpoints:
+        return checkpoints.restore_params(model.abstract_params(), steps)
+
+
+def load_params(
+    model: Model, workdir: pathlib.Path, which: str
+) -> tuple[transformer.Params, int]:
+    """Returns weights and the step they were saved at.
+
+    Args:
+      model: the configured model.
+      workdir: of the run.
+      which: "latest", "best", "start" or a step; "" is the latest checkpoint if there
+        is one, else the start.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: `which` is something else.
+    """
+    if which == "start":
+        return starting_params(model, workdir), 0
+    with contextlib.closing(open_checkpoints(model.config, workdir)) as checkpoints:
+        if which.isdecimal():
+            step = int(which)
+        elif which in ("", "latest", "best"):
+            step = checkpoints.best_step if which == "best" else checkpoints.latest_step
+        else:
+            raise ValueError(
+                f"--checkpoint is {which!r}: use latest, best, start or a step"
+            )
+        if step is None and which == "":
+            return starting_params(model, workdir), 0
+        if step is None:
+            raise FileNotFoundError(f"{workdir} has no {which} checkpoint")
+        return checkpoints.restore_params(model.abstract_params(), step), step

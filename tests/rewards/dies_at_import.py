@@ -1,0 +1,5 @@
+"""A module that takes its importer down."""
+
+import os
+
+os._exit(7)
