@@ -2,7 +2,7 @@
 
     python -m grpo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 
-A model of 154 thousand weights sees 4000 worked solutions of the arithmetic task in
+A model of 136 thousand weights sees 4000 worked solutions of the arithmetic task in
 which 35 % of the step results are wrong on purpose, and then learns by GRPO, from
 verified answers alone, what those demonstrations could not teach.
 """
@@ -31,7 +31,7 @@ def get_config() -> c.TrainConfig:
         objective=c.ObjectiveConfig(loss=choices.Loss.DAPO),
         optimizer=c.OptimizerConfig(learning_rate=4e-4, beta2=0.98, warmup_steps=5),
         warm_start=c.WarmStartConfig(
-            steps=600,
+            steps=1200,
             batch_size=64,
             demonstrations=4000,
             optimizer=c.OptimizerConfig(

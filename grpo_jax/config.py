@@ -206,8 +206,9 @@ class ObjectiveConfig(Section):
     aggregation: choices.Aggregation = choices.Aggregation.PUBLISHED
     advantage: choices.Advantage = choices.Advantage.GROUP_STD
     advantage_epsilon: float = 1e-4
-    # The importance ratio is clipped to [1 - clip_low, 1 + clip_high]; CISPO caps the
-    # ratio itself at clip_high.
+    # The importance ratio is clipped to [1 - clip_low, 1 + clip_high]. CISPO caps the
+    # ratio itself at clip_high (5); the ratios of whole sequences in GSPO and LUSPO
+    # want a much narrower range (3e-4, 4e-4).
     clip_low: float = 0.2
     clip_high: float = 0.2
     # Upper bound of the ratio where the advantage is negative. 0 is off.
@@ -222,10 +223,16 @@ class ObjectiveConfig(Section):
         """k1 as a loss has zero expected gradient, so it is refused."""
         _at_least(path, self, advantage_epsilon=0.0, kl_coef=0.0)
         _positive(path, self, "clip_low", "clip_high")
-        if self.dual_clip and self.dual_clip <= 1 + self.clip_low:
+        if self.dual_clip and self.dual_clip <= 1 + self.clip_high:
             raise ValueError(
                 f"{path}.dual_clip is {self.dual_clip}: it bounds the ratio from above "
-                f"and must exceed 1 + {path}.clip_low ({self.clip_low}); 0 is off"
+                f"and must exceed 1 + {path}.clip_high ({self.clip_high}); 0 is off"
+            )
+        if self.loss is choices.Loss.CISPO and self.clip_high < 1:
+            raise ValueError(
+                f"{path}.clip_high is {self.clip_high} with {path}.loss=cispo, which "
+                "caps the ratio itself and would scale every update down: use a value "
+                "above 1, such as 5"
             )
         if self.kl_coef and self.divergence is choices.Divergence.K1:
             raise ValueError(

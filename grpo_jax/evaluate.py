@@ -1,7 +1,7 @@
-"""Evaluates a policy on held-out problems: pass@1, pass@k, intervals, lengths.
+r"""Evaluates a policy on held-out problems: pass@1, pass@k, intervals, lengths.
 
     python -m grpo_jax.evaluate --workdir=runs/quickstart
-    python -m grpo_jax.evaluate --config=configs/gsm8k.py --workdir=runs/base \\
+    python -m grpo_jax.evaluate --config=configs/gsm8k.py --workdir=runs/base \
         --config.policy.path=DIR --config.evaluation.samples=8
 
 The first takes a run's newest checkpoint; the second the weights a configuration

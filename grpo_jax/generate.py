@@ -27,11 +27,11 @@ _POLICY = doors.define_policy()
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "A prompt; may be repeated.")
 _FILE = flags.DEFINE_string("file", "", "A file with one prompt a line.")
 _RAW = flags.DEFINE_bool("raw", False, "Take prompts as they are, without templates.")
-_SAMPLES = flags.DEFINE_integer("samples", 1, "Completions of each prompt.", 1)
-_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "0 is greedy.", 0.0)
-_TOP_P = flags.DEFINE_float("top_p", 1.0, "1 is off.", 0.0, 1.0)
-_TOP_K = flags.DEFINE_integer("top_k", 0, "0 is off.", 0)
-_MAX_TOKENS = flags.DEFINE_integer("max_tokens", 0, "0 is as in training.", 0)
+_SAMPLES = flags.DEFINE_integer("samples", 1, "Completions of each prompt.")
+_TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "0 is greedy.")
+_TOP_P = flags.DEFINE_float("top_p", 1.0, "1 is off.")
+_TOP_K = flags.DEFINE_integer("top_k", 0, "0 is off.")
+_MAX_TOKENS = flags.DEFINE_integer("max_tokens", 0, "0 is as in training.")
 
 
 def main(_: list[str]) -> None:
@@ -77,8 +77,8 @@ class _Printer:
 
 
 def _prompts() -> Iterable[str]:
-    if _PROMPT.value:
-        return _PROMPT.value
+    if prompts := list(_PROMPT.value or ()):
+        return prompts
     if _FILE.value:
         with open(_FILE.value, encoding="utf-8") as file:
             return [line.rstrip("\n") for line in file if line.strip()]

@@ -7,12 +7,10 @@ A smaller --hidden_size takes along the number of heads and the feed-forward wid
 proportion; the size of a head and the vocabulary stay.
 """
 
-import zlib
-
 import jax
-import jax.numpy as jnp
 from absl import app, flags
 
+from grpo_jax import doors
 from grpo_jax.policy import huggingface, presets, transformer
 
 _CONFIG = flags.DEFINE_string("config_json", None, "config.json to take sizes from")
@@ -29,19 +27,6 @@ _SIZES = {
 }
 
 
-def random_params(arch: presets.Architecture, seed: int) -> transformer.Params:
-    """Returns weights as Hugging Face draws them: normal 0.02, norms 1, biases 0."""
-
-    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if name.endswith(("scale", "bias")):
-            return jnp.full(leaf.shape, float(name.endswith("scale")), leaf.dtype)
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-        return 0.02 * jax.random.normal(key, leaf.shape, leaf.dtype)
-
-    return jax.tree.map_with_path(draw, transformer.abstract_params(arch))
-
-
 def main(argv: list[str]) -> None:
     """Builds the sizes, draws the weights and writes the directory."""
     if argv[1:]:
@@ -50,7 +35,7 @@ def main(argv: list[str]) -> None:
     known = huggingface.read_architecture(source) if source else None
     arch = known or presets.preset(_PRESET.value or "")
     arch = presets.resized(arch, _HIDDEN.value, **sizes)
-    params = random_params(arch, _SEED.value)
+    params = transformer.init(arch, jax.random.key(_SEED.value))
     files = huggingface.TokenizerFiles(_TOKENIZER.value)
     huggingface.save_pretrained(
         _OUTPUT.value,
@@ -63,4 +48,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    doors.run(main)

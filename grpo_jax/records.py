@@ -105,7 +105,7 @@ class TrainState(struct.PyTreeNode):
       params: master weights, float32, layers stacked on the leading axis.
       opt_state: optimizer state, float32, sharded as the weights are.
       step: GRPO steps taken, int32.
-      updates: optimizer updates taken, int32; equals `step` with one update per rollout.
+      updates: optimizer updates taken, int32; `step` with one update per rollout.
     """
 
     params: PyTree

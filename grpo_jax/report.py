@@ -5,12 +5,12 @@
 Works while a run is still going; several workdirs are compared.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import app, flags
 
+from grpo_jax import doors
 from grpo_jax.reporting.page import write_report
 
 _WORKDIRS = flags.DEFINE_multi_string(
@@ -34,12 +34,9 @@ def main(argv: Sequence[str]) -> None:
     # A comparison must not take the place of the first run's own report.
     name = "report.html" if len(workdirs) == 1 else "comparison.html"
     output = Path(_OUTPUT.value) if _OUTPUT.value else workdirs[0] / name
-    try:
-        write_report(workdirs, output)
-    except (ValueError, OSError) as error:
-        sys.exit(f"report: {error}")
+    write_report(workdirs, output)
     print(output)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    doors.run(main)

@@ -1,4 +1,4 @@
-"""Strictness that costs nothing: eight CPU devices, no silent promotion, no key reuse."""
+"""Strictness for free: eight CPU devices, no silent promotion, no key reuse."""
 
 import os
 

@@ -2,8 +2,9 @@
 
 import jax
 import numpy as np
+
 from grpo_jax import choices
-from grpo_jax.policy import sharding, transformer
+from grpo_jax.policy import transformer
 from grpo_jax.policy.presets import Architecture, RopeScaling
 from grpo_jax.rollout.scheduler import Request, Scheduler
 
@@ -44,10 +45,8 @@ def params_of(arch: Architecture, seed: int = 0):
     return params
 
 
-def view_of(arch: Architecture, params, mesh=None):
-    del mesh
-    view = transformer.rollout_view(params, arch, choices.Dtype.FLOAT32)
-    return view
+def view_of(arch: Architecture, params):
+    return transformer.rollout_view(params, arch, choices.Dtype.FLOAT32)
 
 
 def one_device_mesh():

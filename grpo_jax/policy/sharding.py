@@ -99,7 +99,7 @@ def param_shardings(mesh: Mesh, abstract: Any, *, axes: tuple[str, ...] = ()) ->
 
 
 def unstack(shardings: Any, arch: Architecture) -> Any:
-    """Returns the shardings of the rollout view: those of the stack, less its L axis."""
+    """Returns the shardings of the rollout view: the stack's, less its L axis."""
 
     def one(stacked: NamedSharding) -> NamedSharding:
         return NamedSharding(stacked.mesh, PartitionSpec(*stacked.spec[1:]))

@@ -31,7 +31,7 @@ def init(arch: Architecture, key: Key[Array, ""]) -> Params:
     positions = jnp.zeros((1, 1), jnp.int32)
 
     def init_layer(layer_key: Array) -> Params:
-        block = layers.Block(arch)
+        block: Any = layers.Block(arch)
         return block.init(layer_key, x, positions, attention.causal)["params"]
 
     def table(table_key: Array) -> Array:
@@ -94,9 +94,7 @@ def forward(
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
 
     def block(x_BTD: Array, layer: Params) -> tuple[Array, None]:
-        x_BTD = layers.Block(arch).apply(
-            {"params": layer}, x_BTD, positions, attention.causal
-        )
+        x_BTD = _block(arch, layer, x_BTD, positions, attention.causal)
         return sharding.constrain_rows(x_BTD), None
 
     if remat is choices.Remat.FULL:
@@ -156,7 +154,7 @@ def extend(
                 seen = (keys[l][rows], values[l][rows])
             return attention.attend(query, *seen, mask)
 
-        x = layers.Block(arch).apply({"params": layer}, x, positions, attend_cache)
+        x = _block(arch, layer, x, positions, attend_cache)
     last = jnp.maximum(counts - 1, 0)
     x_RD = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
     new_lengths = lengths + counts
@@ -170,5 +168,16 @@ def _embed(params: Params, tokens: Array) -> Array:
     return sharding.constrain_rows(params["embedding"]["table"][tokens])
 
 
+# What `apply` returns is untyped in Linen: these two say what it is.
+
+
+def _block(
+    arch: Architecture, layer: Params, x: Array, positions: Array, attend: layers.Attend
+) -> Array:
+    block: Any = layers.Block(arch)
+    return block.apply({"params": layer}, x, positions, attend)
+
+
 def _final_norm(params: Params, arch: Architecture, x: Array) -> Array:
-    return layers.RMSNorm(arch.norm_epsilon).apply({"params": params["final_norm"]}, x)
+    norm: Any = layers.RMSNorm(arch.norm_epsilon)
+    return norm.apply({"params": params["final_norm"]}, x)

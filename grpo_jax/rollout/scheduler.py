@@ -96,7 +96,7 @@ class Scheduler:
             batch = sharding.put_rows(self._pad(wave), self.mesh)
             rows = engine.start(batch, key, jnp.int32(step), columns=self.columns)
             rows = self._decode(view, rows, sampling, on_chunk)
-            waves.append(jax.tree.map(lambda x, n=len(wave): x[:n], _fetch(rows)))
+            waves.append(_fetch(rows, len(wave)))
         return jax.tree.map(lambda *parts: np.concatenate(parts), *waves)
 
     def _decode(
@@ -131,7 +131,7 @@ class Scheduler:
         return rows
 
     def _pad(self, wave: Sequence[Request]) -> PromptBatch:
-        """Returns a batch of `wave_rows` rows; those beyond `wave` may write nothing."""
+        """Returns a batch of `wave_rows` rows; what is beyond `wave` writes nothing."""
         for request in wave:
             if not 0 < len(request.prompt) <= self.max_prompt_tokens:
                 raise ValueError(
@@ -181,8 +181,8 @@ def _progress(rows: Rows) -> tuple[int, int]:
     return int(live), int(longest)
 
 
-def _fetch(rows: Rows) -> Trajectories:
-    fields = (field.name for field in dataclasses.fields(Trajectories))
-    return jax.device_get(
-        Trajectories(**{name: getattr(rows, name) for name in fields})
-    )
+def _fetch(rows: Rows, count: int) -> Trajectories:
+    """Returns the first rows, as host arrays."""
+    names = (field.name for field in dataclasses.fields(Trajectories))
+    fetched = jax.device_get({name: getattr(rows, name) for name in names})
+    return Trajectories(**{name: array[:count] for name, array in fetched.items()})

@@ -50,12 +50,18 @@ def math(config: TaskConfig, reward: RewardConfig) -> Task:
             "boxed_format": boxed_format,
             "think_answer_format": think_answer_format,
         },
-        take_counts=lambda: {
-            f"reward/checks_{status}": count
-            for status, count in pool.take_counts().items()
-        },
+        take_counts=functools.partial(_failures, pool),
         close=pool.close,
     )
+
+
+def _failures(pool: VerifierPool) -> dict[str, float]:
+    """Returns how many checks were cut off and how many failed, since the last call."""
+    counts = pool.take_counts()
+    return {
+        "reward/timeouts": counts["timeout"],
+        "reward/errors": counts["error"] + counts["killed"],
+    }
 
 
 def read_examples(location: str, config: TaskConfig) -> list[Example]:

@@ -48,7 +48,7 @@ class Checkpoints:
         # Orbax's own policies do not match its own protocol in the eyes of a checker.
         preservation: Any = policies.AnyPreservationPolicy(keep)
         self._checkpointer = ocp.training.Checkpointer(
-            directory.absolute(),
+            str(directory.absolute()),
             preservation_policy=preservation,
             save_decision_policy=_Always(),
             cleanup_tmp_directories=True,
@@ -130,15 +130,15 @@ class Checkpoints:
         for name in sorted(saved.keys() | wanted.keys()):
             if saved.get(name) != wanted.get(name):
                 raise ValueError(
-                    f"checkpoint {step} in {self._checkpointer.directory} is of another "
-                    f"model: {name} is {saved.get(name, 'absent')} there and "
+                    f"checkpoint {step} in {self._checkpointer.directory} is of "
+                    f"another model: {name} is {saved.get(name, 'absent')} there and "
                     f"{wanted.get(name, 'absent')} in this configuration. Use the "
                     "configuration it was made with, or another --workdir"
                 )
 
 
 def _items(state: TrainState) -> dict[str, Any]:
-    """Returns the state as what is saved apart: weights can be read without the rest."""
+    """Returns what is saved apart, so that weights can be read without the rest."""
     rest = {name: getattr(state, name) for name in ("opt_state", "step", "updates")}
     return {"params": state.params, "optimizer": rest}
 

@@ -123,7 +123,7 @@ def grade(
 def _passes(
     accuracy: Float[np.ndarray, "N k"], confidence: float
 ) -> dict[str, dict[str, float]]:
-    """Returns pass@1 and, with several samples, pass@2, pass@4, ... and their bounds."""
+    """Returns pass@1, pass@2, pass@4, ... up to the samples, and their bounds."""
     samples = accuracy.shape[1]
     ks = [1 << power for power in range(samples.bit_length())]
     return {

@@ -74,7 +74,7 @@ class Learner:
         checkpoints.save(int(self.state.step), self.state, position, metrics)
 
     def restore(self, checkpoints: Checkpoints) -> dict[str, Any]:
-        """Takes the newest checkpoint's state and returns the position saved with it."""
+        """Takes the newest checkpoint's state; returns the position saved with it."""
         abstract = abstract_like(self.state)
         jax.tree.map(lambda x: x.delete(), self.state)  # never two states at once
         self.state, position = checkpoints.restore(abstract)

@@ -1,5 +1,6 @@
 """The files of a workdir that are not metrics: configuration, rollouts, evaluations."""
 
+import collections
 import json
 import os
 import pathlib
@@ -64,15 +65,20 @@ def write_rollouts(
     rewards: RewardTable,
     advantages: Float[np.ndarray, " B"],
 ) -> None:
-    """Writes rollouts/STEP.jsonl, one object a completion, for as many rows as given."""
+    """Writes rollouts/STEP.jsonl, one object a completion, for the given prompts.
+
+    Fewer prompts than were rolled out leave the completions of the others unwritten.
+    """
     lines = []
-    group_size = len(completions) // len(prompts)
+    samples = collections.Counter[int]()
     for row, completion in enumerate(completions):
+        if completion.group >= len(prompts):
+            break
         prompt = prompts[completion.group]
         line = {
             "step": step,
             "group": completion.group,
-            "sample": row % group_size,
+            "sample": samples[completion.group],
             "prompt_id": prompt.example.id,
             "tier": prompt.example.tier,
             "prompt": completion.prompt,
@@ -88,6 +94,7 @@ def write_rollouts(
             "finished": completion.finished,
             "spans": _spans(trajectories, row),
         }
+        samples[completion.group] += 1
         lines.append(json.dumps(line, ensure_ascii=False))
     _write(workdir / "rollouts" / f"{step:06d}.jsonl", "\n".join(lines) + "\n")
 

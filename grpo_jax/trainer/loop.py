@@ -122,8 +122,15 @@ def _train(
             metrics |= timer.metrics()
             metrics |= stepmetrics.rollout_metrics(trajectories, metrics)
             generated_tokens += sum(each.num_tokens for each in completions)
+            logged = config.trainer.logged_groups
             logbook.write_rollouts(
-                workdir, step, prompts, completions, trajectories, rewards, advantages
+                workdir,
+                step,
+                prompts if logged < 0 else prompts[:logged],
+                completions,
+                trajectories,
+                rewards,
+                advantages,
             )
             writer.write(step, metrics)
             progress.update(step, metrics)

@@ -34,8 +34,8 @@ class Stopper:
     def should_stop(self) -> bool:
         """Returns whether the step that just ended must be the last; call every step.
 
-        With a budget, the run stops while twice the longest step so far still fits: once
-        for the next step and once for saving.
+        With a budget, the run stops while twice the longest step so far still fits:
+        once for the next step and once for saving.
         """
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last)

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from grpo_jax import choices
 from grpo_jax.policy import cache, transformer
 from grpo_jax.records import Origin, PromptBatch
 from grpo_jax.rollout import engine
 from grpo_jax.rollout.engine import Sampling
-
 from tests import helpers
 
 COLUMNS, SLOTS = 40, 40

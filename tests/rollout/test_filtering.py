@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from grpo_jax.rollout import filtering
 
 OFF = dict(top_k=0, top_p=1.0, min_p=0.0)

@@ -3,11 +3,11 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+
 from grpo_jax.policy import sharding
 from grpo_jax.records import Origin
 from grpo_jax.rollout.engine import Sampling
 from grpo_jax.rollout.scheduler import bucket
-
 from tests import helpers
 
 ARCH = helpers.TINY
