@@ -20,7 +20,10 @@ def get_config() -> c.TrainConfig:
             dtype=choices.Dtype.FLOAT32,
             remat=choices.Remat.NONE,
         ),
-        task=c.TaskConfig(name="arithmetic"),
+        # The settings here were chosen on the problems of seed 0.
+        task=c.TaskConfig(
+            name="arithmetic", arithmetic=c.ArithmeticConfig(problems_seed=1)
+        ),
         rollout=c.RolloutConfig(
             prompts_per_step=32,
             group_size=8,

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import enum
 import json
+import math
 from typing import Any
 
 from grpo_jax import choices
@@ -260,7 +261,12 @@ class OptimizerConfig(Section):
         """Checks ranges."""
         _at_least(path, self, warmup_steps=0, weight_decay=0.0, max_gradient_norm=0.0)
         _positive(path, self, "learning_rate", "epsilon")
-        _fraction(path, self, "final_fraction", "beta1", "beta2")
+        _fraction(path, self, "final_fraction")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(
+                    f"{path}.{name} is {getattr(self, name)}: use a value in [0, 1)"
+                )
 
 
 @dataclasses.dataclass
@@ -322,7 +328,11 @@ class EvaluationConfig(Section):
         """Checks ranges."""
         _at_least(path, self, every_steps=0, samples=1, max_completion_tokens=0)
         _at_least(path, self, validation_problems=0, test_problems=0)
-        _fraction(path, self, "confidence")
+        if not 0 < self.confidence < 1:
+            raise ValueError(
+                f"{path}.confidence is {self.confidence}: use a value between 0 and "
+                "1, such as 0.95"
+            )
 
 
 @dataclasses.dataclass
@@ -407,12 +417,12 @@ def to_json(config: Section) -> str:
 
 
 def from_json(text: str) -> TrainConfig:
-    """Builds a sealed `TrainConfig` from what `to_json` wrote.
+    """Builds a `TrainConfig`, not yet sealed, from what `to_json` wrote.
 
     Raises:
-      ValueError: malformed JSON, an unknown field or an impossible value.
+      ValueError: malformed JSON, an unknown field or an unknown choice.
     """
-    return _fill(TrainConfig(), json.loads(text), "config").seal()
+    return _fill(TrainConfig(), json.loads(text), "config")
 
 
 def unknown_key(name: str, known: list[str], where: str) -> str:
@@ -423,6 +433,8 @@ def unknown_key(name: str, known: list[str], where: str) -> str:
 
 
 def _fill(section: Any, values: dict[str, Any], path: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is {values!r}: it must be an object of its fields")
     fields = {field.name: field for field in dataclasses.fields(section)}
     for name, value in values.items():
         if name not in fields:
@@ -431,10 +443,17 @@ def _fill(section: Any, values: dict[str, Any], path: str) -> Any:
         if isinstance(current, Section):
             _fill(current, value, f"{path}.{name}")
         elif isinstance(current, enum.Enum):
-            setattr(section, name, type(current)(value))
+            setattr(section, name, _choice(f"{path}.{name}", value, type(current)))
         else:
             setattr(section, name, value)
     return section
+
+
+def _choice(name: str, value: Any, kind: type[enum.Enum]) -> enum.Enum:
+    members = [member.value for member in kind]
+    if value not in members:
+        raise ValueError(f"{name} is {value!r}: use one of {members}")
+    return kind(value)
 
 
 def _check_type(name: str, value: Any, expected: Any):
@@ -444,8 +463,22 @@ def _check_type(name: str, value: Any, expected: Any):
     if type(value) is bool and expected is not bool or not isinstance(value, origin):
         raise ValueError(
             f"{name} is {value!r} ({type(value).__name__}): it must be "
-            f"{getattr(expected, '__name__', expected)}"
+            f"{_describe(expected)}"
         )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{name} is {value}: use a finite number")
+    if isinstance(value, dict):
+        key_type, value_type = expected.__args__
+        for key, each in value.items():
+            _check_type(f"a name in {name}", key, key_type)
+            _check_type(f"{name}[{key!r}]", each, value_type)
+
+
+def _describe(expected: Any) -> str:
+    if isinstance(expected, type) and issubclass(expected, enum.Enum):
+        members = ", ".join(str(member) for member in expected)
+        return f"one of {members}"
+    return str(expected) if hasattr(expected, "__args__") else expected.__name__
 
 
 def _at_least(path: str, section: Section, **bounds: float):

@@ -1,5 +1,6 @@
 """What the doors share: the configuration flag, and errors a person can read."""
 
+import ast
 import dataclasses
 import logging
 import pathlib
@@ -12,8 +13,11 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from grpo_jax import config as configuration
+from grpo_jax import config_files
 from grpo_jax.config import TrainConfig
-from grpo_jax.trainer import logbook
+
+# Flags belong to the door that asks for them: its --help shows them.
+flags.disclaim_key_flags()
 
 # Errors of a user's input: shown as one message, without a traceback.
 _INPUT_ERRORS = (ValueError, OSError, FloatingPointError)
@@ -21,9 +25,17 @@ _INPUT_ERRORS = (ValueError, OSError, FloatingPointError)
 
 def define_config() -> flags.FlagHolder:
     """Defines --config=FILE.py[:ARG] and --config.section.field=value."""
-    return config_flags.DEFINE_config_file(
-        "config", None, "A file of configs/ with get_config, and :ARG if it takes one."
+    config_flags.register_flag_parser_for_type(int, _Integer())
+    config_flags.register_flag_parser_for_type(float, _Float())
+    config_flags.register_flag_parser_for_type(dict, _Dict())
+    holder = config_flags.DEFINE_config_file(
+        "config",
+        None,
+        "A file of configs/ with get_config, and :ARG if it takes one; or config.json "
+        "of a workdir.",
     )
+    flags.FLAGS["config"].parser = _ConfigFile()
+    return holder
 
 
 def sealed(flag: flags.FlagHolder) -> TrainConfig:
@@ -50,7 +62,7 @@ class PolicyFlags:
         """
         workdir = pathlib.Path(self.workdir.value)
         if self.config.value is None:
-            return logbook.read_config(workdir), workdir, self.checkpoint.value
+            return config_files.of_workdir(workdir), workdir, self.checkpoint.value
         return self.config.value.seal(), workdir, self.checkpoint.value
 
 
@@ -77,16 +89,74 @@ def run(main: Callable[[list[str]], Any]) -> None:
         try:
             main(argv)
         except _INPUT_ERRORS as error:
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {_message(error)}")
 
     app.run(guarded, flags_parser=_parse)
 
 
+def _message(error: Exception) -> str:
+    """Returns the message of an error; of the system's, without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; an unknown configuration field is named with its nearest names."""
+    """Parses flags; a mistake ends the program with one message."""
     try:
-        return flags.FLAGS(argv)
-    except (KeyError, AttributeError) as error:
-        sys.exit(f"error: {error.args[0] if error.args else error}")
-    except flags.Error as error:
-        sys.exit(f"error: {error}\nuse --helpfull for all flags")
+        arguments = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        config_files.check_overrides(arguments[1:])
+        rest = flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        if error.flagname.startswith("config."):
+            sys.exit(
+                f"error: --{error.flagname} changes a configuration: give it with "
+                "--config=FILE.py, or --config=WORKDIR/config.json of a run"
+            )
+        sys.exit(f"error: {error}\nuse --help for all flags")
+    except KeyError:
+        sys.exit(
+            "error: --config.reward.weights has no such name: set all of it, as in "
+            '--config.reward.weights=\'{"accuracy": 1.0, "format": 0.1}\''
+        )
+    except (flags.Error, ValueError) as error:
+        sys.exit(f"error: {error}")
+    if rest[1:]:
+        sys.exit(f"error: unexpected arguments {rest[1:]}: write --flag=value")
+    return rest
+
+
+class _ConfigFile(flags.ArgumentParser):
+    """Turns the value of --config into a configuration."""
+
+    def parse(self, argument: str) -> TrainConfig:
+        return config_files.load(argument)
+
+
+class _Integer(flags.IntegerParser):
+    def convert(self, argument: int | str) -> int:
+        try:
+            return super().convert(argument)
+        except ValueError:
+            raise ValueError("it must be a whole number, such as 100") from None
+
+
+class _Float(flags.FloatParser):
+    def convert(self, argument: float | str) -> float:
+        try:
+            return super().convert(argument)
+        except ValueError:
+            raise ValueError("it must be a number, such as 0.5 or 1e-6") from None
+
+
+class _Dict(flags.ArgumentParser):
+    """Parses --config.reward.weights='{"accuracy": 1.0}'."""
+
+    def parse(self, argument: Any) -> dict[str, Any]:
+        try:
+            value = ast.literal_eval(argument) if type(argument) is str else argument
+        except (SyntaxError, ValueError):
+            value = None
+        if not isinstance(value, dict):
+            raise ValueError('write it like \'{"accuracy": 1.0, "format": 0.1}\'')
+        return value

@@ -38,7 +38,10 @@ def main(_: list[str]) -> None:
             step=step,
         )
     path = logbook.write_evaluation(workdir, result, samples)
-    terminal.print_results(logbook.read_evaluation(workdir, "before"), result, [], None)
+    before = logbook.read_evaluation(workdir, "before")
+    if before and before["split"] != result["split"]:
+        before = None  # other problems: nothing to compare with
+    terminal.print_results(before, result, [], None)
     print(path)
 
 

@@ -19,7 +19,6 @@ from grpo_jax.config import SamplingConfig
 from grpo_jax.reporting.terminal import printable
 from grpo_jax.rollout.engine import Rows, Sampling
 from grpo_jax.rollout.scheduler import Request
-from grpo_jax.tasks.base import Example
 from grpo_jax.trainer import model as models
 from grpo_jax.trainer import policies
 
@@ -27,11 +26,15 @@ _POLICY = doors.define_policy()
 _PROMPT = flags.DEFINE_multi_string("prompt", [], "A prompt; may be repeated.")
 _FILE = flags.DEFINE_string("file", "", "A file with one prompt a line.")
 _RAW = flags.DEFINE_bool("raw", False, "Take prompts as they are, without templates.")
-_SAMPLES = flags.DEFINE_integer("samples", 1, "Completions of each prompt.")
+_SAMPLES = flags.DEFINE_integer(
+    "samples", 1, "Completions of each prompt.", lower_bound=1
+)
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "0 is greedy.")
 _TOP_P = flags.DEFINE_float("top_p", 1.0, "1 is off.")
 _TOP_K = flags.DEFINE_integer("top_k", 0, "0 is off.")
-_MAX_TOKENS = flags.DEFINE_integer("max_tokens", 0, "0 is as in training.")
+_MAX_TOKENS = flags.DEFINE_integer(
+    "max_tokens", 0, "Longest completion; 0 is as in training.", lower_bound=0
+)
 
 
 def main(_: list[str]) -> None:
@@ -86,15 +89,21 @@ def _prompts() -> Iterable[str]:
 
 
 def _encode(model: models.Model, text: str, index: int) -> list[int]:
-    if _RAW.value:
-        return model.tokenizer.encode(text)
-    encoded = model.encode([Example(id=index, question=text, reference="")])
-    if not encoded:
-        raise ValueError(
-            f"prompt {index} has more tokens than config.rollout.max_prompt_tokens, "
-            f"{model.config.rollout.max_prompt_tokens}"
+    task, longest = model.config.task, model.config.rollout.max_prompt_tokens
+    if not _RAW.value:
+        text = model.tokenizer.render(
+            text,
+            system_prompt=task.system_prompt,
+            template=task.prompt_template,
+            use_chat_template=task.use_chat_template,
         )
-    return encoded[0].tokens
+    tokens = model.tokenizer.encode(text)
+    if not 0 < len(tokens) <= longest:
+        raise ValueError(
+            f"prompt {index + 1} has {len(tokens)} tokens and this run takes from 1 to "
+            f"{longest} (config.rollout.max_prompt_tokens): {text[:80]!r}"
+        )
+    return tokens
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ _REWARD = [_Chart("reward/mean", "Reward", "mean of the step")]
 _GROUPS = [
     _Chart("reward/std_in_group", "Reward spread", "std in a group"),
     _Chart("reward/zero_variance_fraction", "Groups that teach nothing", "", True),
+    _Chart("reward/unscored_fraction", "Completions without a reward", "", True),
 ]
 _COMPLETIONS = [
     _Chart("rollout/completion_tokens_mean", "Completion length", "tokens"),

@@ -55,5 +55,5 @@ class Task:
     test: Sequence[Example]
     rewards: Mapping[str, RewardFunction]
     demonstrate: Demonstrate = own_solutions
-    take_counts: Callable[[], Mapping[str, int]] = dict
+    take_counts: Callable[[], Mapping[str, float]] = dict
     close: Callable[[], None] = _nothing

@@ -43,7 +43,7 @@ def make_batch(
     Rows without a reward, and truncated rows if the configuration masks them, have no
     weight; the normalisation is over the rows given here.
     """
-    width = trim_width(trajectories.lengths.max(), trajectories.tokens.shape[1])
+    width = trim_width(int(trajectories.lengths.max()), trajectories.tokens.shape[1])
     origins = trajectories.origins[:, :width]
     row_mask = ~np.isnan(rewards)
     if config.mask_truncated:
@@ -74,7 +74,7 @@ def supervised_weights(origins: UInt8[np.ndarray, "B T"]) -> Float[np.ndarray, "
 def trim_width(longest: int, widest: int) -> int:
     """Returns the number of columns to train on: a few sizes, up to the widest."""
     quantum = -(-widest // _WIDTHS)
-    return min(-(-int(longest) // quantum) * quantum, widest)
+    return min(-(-longest // quantum) * quantum, widest)
 
 
 def take_rows(batch: TrainBatch, rows: slice) -> TrainBatch:

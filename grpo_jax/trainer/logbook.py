@@ -44,18 +44,6 @@ def open_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
         ) from error
 
 
-def read_config(workdir: pathlib.Path) -> TrainConfig:
-    """Returns the configuration of a run.
-
-    Raises:
-      FileNotFoundError: the directory holds no run.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{workdir} holds no config.json: it is not a workdir")
-    return configuration.from_json(path.read_text())
-
-
 def write_rollouts(
     workdir: pathlib.Path,
     step: int,
@@ -67,7 +55,8 @@ def write_rollouts(
 ) -> None:
     """Writes rollouts/STEP.jsonl, one object a completion, for the given prompts.
 
-    Fewer prompts than were rolled out leave the completions of the others unwritten.
+    Fewer prompts than were rolled out leave the completions of the others unwritten;
+    none writes no file.
     """
     lines = []
     samples = collections.Counter[int]()
@@ -96,7 +85,8 @@ def write_rollouts(
         }
         samples[completion.group] += 1
         lines.append(json.dumps(line, ensure_ascii=False))
-    _write(workdir / "rollouts" / f"{step:06d}.jsonl", "\n".join(lines) + "\n")
+    if lines:
+        _write(workdir / "rollouts" / f"{step:06d}.jsonl", "\n".join(lines) + "\n")
 
 
 def write_evaluation(

@@ -69,8 +69,6 @@ def _train(
         seed=config.seed,
         **run.model.prompt_options,
     )
-    validation = evaluation.problems(run, "validation")
-    test = evaluation.problems(run, "test")
     timer, generated_tokens = StepTimer(), 0
 
     # Start from the newest checkpoint, else the warm start, else the given weights.
@@ -85,9 +83,12 @@ def _train(
         timer = StepTimer(position["seconds"])
         generated_tokens = position["generated_tokens"]
     first = int(learner.state.step) + 1
-    if first == 1 and test:
+    every = config.evaluation.every_steps
+    if first == 1:
         with timer("evaluation"):
-            _evaluate(run, learner.state.params, test, workdir, "before", "test", 0)
+            _evaluate(run, learner, workdir, "test", "before")
+            if every:
+                _evaluate(run, learner, workdir, "validation", "step_000000")
 
     writer = MetricsWriter(workdir, resume_step=first - 1)
     with writer, _progress(config, first) as progress:
@@ -105,18 +106,10 @@ def _train(
                 advantages = batches.advantages_of(rewards.totals, config)
                 metrics = learner.learn(trajectories, rewards.totals, advantages)
 
-            every = config.evaluation.every_steps
-            if validation and every and step % every == 0:
+            if every and step % every == 0:
+                name = f"step_{step:06d}"
                 with timer("evaluation"):
-                    metrics |= _evaluate(
-                        run,
-                        learner.state.params,
-                        validation,
-                        workdir,
-                        f"step_{step:06d}",
-                        "validation",
-                        step,
-                    )
+                    metrics |= _evaluate(run, learner, workdir, "validation", name)
             metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
             metrics |= run.task.take_counts()
             metrics |= timer.metrics()
@@ -150,9 +143,8 @@ def _train(
     step = int(learner.state.step)
     if step < config.trainer.steps:
         return _summarise(workdir, step, stopper.reason, timer, generated_tokens)
-    if test:
-        with timer("evaluation"):
-            _evaluate(run, learner.state.params, test, workdir, "after", "test", step)
+    with timer("evaluation"):
+        _evaluate(run, learner, workdir, "test", "after")
     return _summarise(workdir, step, "finished", timer, generated_tokens)
 
 
@@ -177,16 +169,17 @@ def _roll_out(
 
 
 def _evaluate(
-    run: Run,
-    params: transformer.Params,
-    problems: Sequence[EncodedPrompt],
-    workdir: pathlib.Path,
-    name: str,
-    split: str,
-    step: int,
+    run: Run, learner: Learner, workdir: pathlib.Path, split: str, name: str
 ) -> dict[str, float]:
-    """Evaluates, writes evaluation/NAME.json and returns its headline as metrics."""
-    view = run.model.rollout_view(params)
+    """Evaluates, writes evaluation/NAME.json and returns its headline as metrics.
+
+    Returns nothing where the split is empty.
+    """
+    problems = evaluation.problems(run, split)
+    if not problems:
+        return {}
+    view = run.model.rollout_view(learner.state.params)
+    step = int(learner.state.step)
     result, samples = evaluation.evaluate(
         run, view, problems, name=name, split=split, step=step
     )

@@ -69,6 +69,11 @@ class Model:
     def scheduler(self, max_completion_tokens: int = 0) -> Scheduler:
         """Returns the sampler; 0 takes the completion limit of training."""
         rollout = self.config.rollout
+        _check_context(
+            self.arch,
+            rollout.max_prompt_tokens,
+            max_completion_tokens or rollout.max_completion_tokens,
+        )
         return Scheduler(
             arch=self.arch,
             mesh=self.mesh,
@@ -134,19 +139,19 @@ def build_model(config: TrainConfig) -> Model:
             "config.policy.tokenizer to the one the model was trained with"
         )
     sharding.check_mesh(arch, mesh)
-    _check_context(config, arch)
-    return Model(config, mesh, arch, source, tokenizer)
-
-
-def _check_context(config: TrainConfig, arch: Architecture) -> None:
     rollout = config.rollout
     longest = max(
         rollout.max_completion_tokens, config.evaluation.max_completion_tokens
     )
-    if rollout.max_prompt_tokens + longest > arch.max_context_tokens:
+    _check_context(arch, rollout.max_prompt_tokens, longest)
+    return Model(config, mesh, arch, source, tokenizer)
+
+
+def _check_context(arch: Architecture, prompt: int, completion: int) -> None:
+    if prompt + completion > arch.max_context_tokens:
         raise ValueError(
-            f"config.rollout.max_prompt_tokens ({rollout.max_prompt_tokens}) plus the "
-            f"longest completion ({longest}) exceed the model's context of "
-            f"{arch.max_context_tokens} tokens: lower max_prompt_tokens, "
-            "max_completion_tokens or config.evaluation.max_completion_tokens"
+            f"config.rollout.max_prompt_tokens ({prompt}) plus the longest completion "
+            f"({completion}) exceed the model's context of {arch.max_context_tokens} "
+            "tokens: lower it, or max_completion_tokens of config.rollout and "
+            "config.evaluation (of generate: --max_tokens)"
         )

@@ -33,6 +33,11 @@ def starting_params(model: Model, workdir: pathlib.Path) -> transformer.Params:
     if not steps:
         return model.initial_params()
     with contextlib.closing(open_warm_start(workdir)) as checkpoints:
+        if checkpoints.latest_step != steps:
+            raise FileNotFoundError(
+                f"{workdir} holds no warm start of {steps} steps: train first, or set "
+                "config.warm_start.steps=0 to take the weights as they are"
+            )
         return checkpoints.restore_params(model.abstract_params(), steps)
 
 

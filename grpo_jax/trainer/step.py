@@ -83,17 +83,17 @@ class Scorer:
         """Returns log-probs as a constant, micro-batch by micro-batch."""
         params = transformer.cast(params, self.dtype)
 
-        def one(micro: TrainBatch) -> Array:
-            return self.log_probs(params, micro, mesh)[0]
+        def one(micro: dict[str, Array]) -> Array:
+            return self.log_probs(params, TrainBatch(**micro), mesh)[0]
 
         scores = jax.lax.map(one, self.split(batch))
         return _join(scores)
 
-    def split(self, batch: TrainBatch) -> TrainBatch:
-        """Reshapes [B, ...] to [micro-batches, rows, ...].
+    def split(self, batch: TrainBatch) -> dict[str, Array]:
+        """Reshapes [B, ...] to [micro-batches, rows, ...], by name of the field.
 
         Micro-batch m takes rows m, m + M, m + 2M, ... so that each one is spread over
-        the devices exactly as the batch is.
+        the devices exactly as the batch is. `TrainBatch(**micro)` is a batch again.
         """
         B = batch.tokens.shape[0]
         count = B // (self.micro_batch_rows or B)
@@ -101,7 +101,7 @@ class Scorer:
         def one(x: Array) -> Array:
             return x.reshape(B // count, count, *x.shape[1:]).swapaxes(0, 1)
 
-        return jax.tree.map(one, batch)
+        return {n: one(x) for n, x in vars(batch).items() if x is not None}
 
 
 def make_update(
@@ -122,11 +122,14 @@ def make_update(
     ) -> tuple[TrainState, dict[str, Array]]:
         params = transformer.cast(state.params, scorer.dtype)
 
-        def micro_loss(params: Any, micro: TrainBatch) -> tuple[Array, Diagnostics]:
-            log_probs, entropy = scorer.log_probs(params, micro, mesh)
-            return loss(log_probs, entropy, micro)
+        def micro_loss(
+            params: Any, micro: dict[str, Array]
+        ) -> tuple[Array, Diagnostics]:
+            rows = TrainBatch(**micro)
+            log_probs, entropy = scorer.log_probs(params, rows, mesh)
+            return loss(log_probs, entropy, rows)
 
-        def accumulate(carry: Any, micro: TrainBatch) -> tuple[Any, None]:
+        def accumulate(carry: Any, micro: dict[str, Array]) -> tuple[Any, None]:
             total, gradients, sums, maxima = carry
             (value, (more, greater)), new = jax.value_and_grad(
                 micro_loss, has_aux=True

@@ -67,9 +67,6 @@ def parse_duration(text: str) -> float:
     parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
     if "".join(number + unit for number, unit in parts) == text:
         return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    try:
+    if re.fullmatch(r"\d+(\.\d+)?", text):
         return float(text)
-    except ValueError:
-        raise ValueError(
-            f"--time_budget is {text!r}: write it like 8h30m, 45m or 90s"
-        ) from None
+    raise ValueError(f"--time_budget is {text!r}: write it like 8h30m, 45m or 90s")

@@ -61,6 +61,7 @@ def warm_start(
                     batch = sharding.put_rows(next(batches), run.model.mesh)
                     state, metrics = update(state, batch)
                     metrics = jax.device_get(metrics)
+                metrics["loss"] = metrics.pop("loss/total")
                 metrics |= timer.metrics()
                 writer.write(step, metrics)
                 progress.update(step, metrics)

@@ -1,0 +1,99 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from grpo_jax.trainer.statistics import mean_with_interval, pass_at_k
+
+
+def samples(n, correct):
+    return np.array([[1.0] * correct + [0.0] * (n - correct)])
+
+
+@pytest.mark.parametrize(
+    ("n", "correct", "k", "expected"),
+    [
+        (4, 1, 1, 0.25),
+        (4, 1, 2, 0.5),
+        (16, 4, 1, 0.25),
+        (16, 4, 8, 0.961538),
+        (10, 3, 5, 0.916667),
+        (32, 0, 8, 0.0),
+        (32, 32, 1, 1.0),
+        (4, 1, 4, 1.0),
+    ],
+)
+def test_pass_at_k(n, correct, k, expected):
+    assert pass_at_k(samples(n, correct), k)[0] == pytest.approx(expected, abs=5e-7)
+
+
+def test_never_correct_is_exactly_zero_and_always_correct_exactly_one():
+    assert pass_at_k(samples(32, 0), 8)[0] == 0.0
+    assert pass_at_k(samples(32, 32), 8)[0] == 1.0
+
+
+def test_against_enumeration():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2, (40, 6)).astype(float)
+    values[rng.random(values.shape) < 0.2] = np.nan
+    for k in range(1, 7):
+        got = pass_at_k(values, k)
+        for row, estimate in zip(values, got, strict=True):
+            graded = row[~np.isnan(row)]
+            draws = list(itertools.combinations(graded, k))
+            if not draws:
+                assert np.isnan(estimate)
+                continue
+            assert estimate == pytest.approx(np.mean([max(draw) for draw in draws]))
+
+
+def test_ungraded_samples_do_not_count():
+    values = np.array([[1.0, np.nan, 0.0, np.nan], [np.nan] * 4])
+    np.testing.assert_allclose(pass_at_k(values, 1), [0.5, np.nan])
+    np.testing.assert_allclose(pass_at_k(values, 2), [1.0, np.nan])
+    assert np.isnan(pass_at_k(values, 3)).all()
+
+
+def test_partial_credit_is_correct_above_a_half():
+    assert pass_at_k(np.array([[0.5, 0.51, 0.0, 1.0]]), 1)[0] == 0.5
+
+
+def test_interval_contains_the_mean_and_is_the_same_at_every_call():
+    values = np.random.default_rng(1).random(50)
+    first = mean_with_interval(values, 0.95)
+    assert first["low"] < first["mean"] < first["high"]
+    assert first["mean"] == values.mean()
+    assert mean_with_interval(values, 0.95) == first
+
+
+def test_interval_shrinks_with_the_root_of_n():
+    rng = np.random.default_rng(2)
+    widths = []
+    for count in (100, 1600):
+        interval = mean_with_interval(rng.random(count), 0.95)
+        widths.append(interval["high"] - interval["low"])
+    assert widths[0] / widths[1] == pytest.approx(4, rel=0.15)
+
+
+def test_interval_is_that_of_the_normal_approximation():
+    values = np.array([1.0] * 240 + [0.0] * 560)
+    interval = mean_with_interval(values, 0.95)
+    half = 1.96 * np.sqrt(0.3 * 0.7 / 800)
+    assert interval["low"] == pytest.approx(0.3 - half, abs=0.003)
+    assert interval["high"] == pytest.approx(0.3 + half, abs=0.003)
+
+
+def test_less_confidence_is_narrower():
+    values = np.random.default_rng(3).random(40)
+    wide, narrow = (mean_with_interval(values, c) for c in (0.95, 0.5))
+    assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
+
+
+def test_nan_is_left_out_of_the_mean():
+    assert mean_with_interval(np.array([1.0, np.nan, 1.0]), 0.95) == {
+        "mean": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+    }
+    nothing = mean_with_interval(np.array([np.nan]), 0.95)
+    assert all(np.isnan(value) for value in nothing.values()) and len(nothing) == 3

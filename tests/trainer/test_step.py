@@ -1,0 +1,412 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from grpo_jax import choices
+from grpo_jax.config import ObjectiveConfig, OptimizerConfig
+from grpo_jax.policy import transformer
+from grpo_jax.records import Origin, TrainBatch
+from grpo_jax.rollout.engine import Sampling
+from grpo_jax.trainer import batch as batches
+from grpo_jax.trainer.optimizer import make_optimizer, make_schedule
+from grpo_jax.trainer.step import (
+    Scorer,
+    grpo_loss,
+    init_state,
+    make_update,
+    supervised_loss,
+)
+from tests import helpers
+
+ARCH = helpers.TINY
+MESH = helpers.one_device_mesh()
+ROWS, COLUMNS, COMPLETION = 8, 24, 16
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, epsilon=1e-3, weight_decay=0.1)
+
+
+def scorer_of(**changes):
+    options = dict(
+        arch=ARCH,
+        dtype=choices.Dtype.FLOAT32,
+        remat=choices.Remat.NONE,
+        temperature=1.0,
+        completion_columns=COMPLETION,
+        chunk_tokens=40,
+        micro_batch_rows=0,
+    )
+    return Scorer(**{**options, **changes})
+
+
+def batch_of(objective=ObjectiveConfig(), seed=0):  # noqa: B008
+    """Rows of prompts 1 to 8 and completions 1 to 16, of mixed origins."""
+    rng = np.random.default_rng(seed)
+    prompts = np.arange(1, ROWS + 1, dtype=np.int32)
+    completions = np.array([16, 1, 5, 9, 3, 16, 12, 7], np.int32)
+    columns = np.arange(COLUMNS)[None]
+    origins = np.full((ROWS, COLUMNS), Origin.SAMPLED, np.uint8)
+    origins[2, 3:5] = Origin.GUIDANCE
+    origins[5, 9:12] = Origin.OBSERVATION
+    origins[columns < prompts[:, None]] = Origin.PROMPT
+    origins[columns >= (prompts + completions)[:, None]] = Origin.PAD
+    log_probs = rng.normal(-2.5, 0.5, (3, ROWS, COLUMNS)).astype(np.float32)
+    return TrainBatch(
+        tokens=rng.integers(4, ARCH.vocab_size, (ROWS, COLUMNS)).astype(np.int32),
+        origins=origins,
+        prompt_lengths=prompts,
+        advantages=rng.normal(size=ROWS).astype(np.float32),
+        loss_weights=np.asarray(
+            batches._loss_weights(
+                origins,
+                np.ones(ROWS, bool),
+                loss=objective.loss,
+                aggregation=objective.aggregation,
+                max_completion_tokens=COMPLETION,
+            )
+        ),
+        behavior_log_probs=log_probs[0],
+        old_log_probs=log_probs[1],
+        reference_log_probs=log_probs[2],
+    )
+
+
+@pytest.fixture(scope="module")
+def params():
+    return helpers.params_of(ARCH)
+
+
+@pytest.fixture(scope="module")
+def naive(params):
+    """Log-probs of every token but the first, from all the logits at once."""
+
+    @jax.jit
+    def score(tokens, temperature):
+        hidden = transformer.forward(params, ARCH, tokens)
+        scores = jax.nn.log_softmax(transformer.logits(params, hidden) / temperature)
+        picked = jnp.take_along_axis(scores[:, :-1], tokens[:, 1:, None], axis=2)
+        entropy = -(jnp.exp(scores) * scores).sum(-1)[:, :-1]
+        pad = ((0, 0), (1, 0))
+        return jnp.pad(picked[..., 0], pad), jnp.pad(entropy, pad)
+
+    return lambda tokens, temperature: jax.device_get(score(tokens, temperature))
+
+
+def log_probs_of(scorer, params, batch):
+    return jax.device_get(
+        jax.jit(lambda p, b: scorer.log_probs(p, b, MESH))(params, batch)
+    )
+
+
+def update_of(params, batch, objective=ObjectiveConfig(), loss=None, sgd=0.0, **changes):  # noqa: B008
+    """One update; returns the new state and the metrics, on the host."""
+    schedule = make_schedule(OPTIMIZER, 10)
+    optimizer = optax.sgd(sgd) if sgd else make_optimizer(OPTIMIZER, schedule)
+    scorer = scorer_of(**changes)
+    update = make_update(
+        scorer, loss or grpo_loss(objective), optimizer, schedule, MESH
+    )
+    state = init_state(params, optimizer, MESH)
+    return jax.device_get(jax.jit(update)(state, batch))
+
+
+def gradient_of(params, batch, objective=ObjectiveConfig(), **options):  # noqa: B008
+    """The gradient of the loss, read off a step of plain gradient descent."""
+    state, metrics = update_of(params, batch, objective, sgd=1.0, **options)
+    return jax.tree.map(lambda old, new: old - new, params, state.params), metrics
+
+
+def assert_close(got, expected, atol):
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=atol), got, expected
+    )
+
+
+def assert_same(got, expected):
+    jax.tree.map(np.testing.assert_array_equal, got, expected)
+
+
+def is_completion(batch, width=COMPLETION):
+    columns = np.arange(batch.tokens.shape[1])[None] - batch.prompt_lengths[:, None]
+    return (columns >= 0) & (columns < width)
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0])
+@pytest.mark.parametrize("chunk_tokens", [1, 40, 10_000])
+def test_log_probs_are_those_of_all_logits(params, naive, temperature, chunk_tokens):
+    batch = batch_of()
+    scorer = scorer_of(temperature=temperature, chunk_tokens=chunk_tokens)
+    log_probs, entropy = log_probs_of(scorer, params, batch)
+    expected, expected_entropy = naive(batch.tokens, temperature)
+    inside = is_completion(batch)
+    np.testing.assert_allclose(log_probs[inside], expected[inside], atol=2e-5)
+    np.testing.assert_allclose(entropy[inside], expected_entropy[inside], atol=2e-5)
+    assert (log_probs[~inside] == 0).all() and (entropy[~inside] == 0).all()
+    assert np.abs(expected[inside]).max() > 3
+
+
+def test_a_shorter_completion_limit_scores_fewer_columns(params, naive):
+    batch = batch_of()
+    log_probs, _ = log_probs_of(scorer_of(completion_columns=3), params, batch)
+    inside = is_completion(batch, 3)
+    np.testing.assert_allclose(
+        log_probs[inside], naive(batch.tokens, 1.0)[0][inside], atol=2e-5
+    )
+    assert (log_probs[~inside] == 0).all()
+
+
+def test_a_limit_beyond_the_row_changes_nothing(params):
+    batch = batch_of()
+    scored = [
+        log_probs_of(scorer_of(completion_columns=n), params, batch)[0]
+        for n in (COLUMNS - 1, 500)
+    ]
+    assert_same(*scored)
+
+
+def test_what_padding_holds_changes_no_log_prob(params):
+    batch = batch_of()
+    padding = batch.origins == Origin.PAD
+    other = batch.replace(tokens=np.where(padding, 7, batch.tokens))
+    scorer = scorer_of()
+    first, second = (log_probs_of(scorer, params, b)[0] for b in (batch, other))
+    np.testing.assert_array_equal(first[~padding], second[~padding])
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.7, 1.0])
+def test_the_trainer_scores_what_the_sampler_drew_from(params, temperature):
+    trajectories = helpers.scheduler_of(ARCH).complete(
+        helpers.view_of(ARCH, params),
+        helpers.requests_of(16, ARCH.vocab_size),
+        sampling=Sampling(temperature),
+        key=jax.random.key(3),
+    )
+    batch = batches.make_batch(
+        trajectories, np.ones(16), np.ones(16, np.float32), ObjectiveConfig(), 20
+    )
+    sampled = batch.origins == Origin.SAMPLED
+    assert sampled.sum() > 100 and len(set(batch.prompt_lengths)) > 1
+
+    def gap(scored_at):
+        scorer = scorer_of(temperature=scored_at, completion_columns=20)
+        log_probs, _ = log_probs_of(scorer, params, batch)
+        return np.abs(log_probs - batch.behavior_log_probs)[sampled].max()
+
+    assert gap(temperature) < 1e-4
+    if temperature == 0.5:
+        assert gap(1.0) > 0.1
+
+
+def test_score_joins_what_it_splits(params):
+    batch = batch_of()
+    expected, _ = log_probs_of(scorer_of(), params, batch)
+    for rows in (0, 2):
+        scorer = scorer_of(micro_batch_rows=rows)
+        got = jax.jit(lambda p, b, s=scorer: s.score(p, b, MESH))(params, batch)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_micro_batches_stride_over_the_rows():
+    batch = batch_of().replace(old_log_probs=None, reference_log_probs=None)
+    split = scorer_of(micro_batch_rows=2).split(batch)
+    # Four micro-batches: each takes rows from all over the batch, as its devices hold.
+    assert split["prompt_lengths"].tolist() == [[1, 5], [2, 6], [3, 7], [4, 8]]
+    assert split["tokens"].shape == (4, 2, COLUMNS)
+    assert "old_log_probs" not in split
+
+
+def test_the_gradient_is_that_of_the_naive_loss(params):
+    batch = batch_of()
+
+    def loss(params):
+        hidden = transformer.forward(params, ARCH, batch.tokens)
+        scores = jax.nn.log_softmax(transformer.logits(params, hidden) / 0.7)
+        picked = jnp.take_along_axis(scores[:, :-1], batch.tokens[:, 1:, None], axis=2)
+        ratio = jnp.exp(picked[..., 0] - batch.old_log_probs[:, 1:])
+        gain = ratio * batch.advantages[:, None]
+        held = jnp.clip(ratio, 0.8, 1.2) * batch.advantages[:, None]
+        return -(batch.loss_weights[:, 1:] * jnp.minimum(gain, held)).sum()
+
+    value, expected = jax.jit(jax.value_and_grad(loss))(params)
+    got, metrics = gradient_of(params, batch, temperature=0.7, micro_batch_rows=4)
+    assert metrics["loss/total"] == pytest.approx(float(value), abs=1e-6)
+    assert_close(got, expected, 3e-6)
+    norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(expected)))
+    assert metrics["optimizer/gradient_norm"] == pytest.approx(float(norm), rel=1e-5)
+
+
+def test_what_is_outside_the_loss_has_exactly_no_effect(params):
+    batch = batch_of()
+    out = batch.loss_weights == 0
+    junk = batch.replace(
+        tokens=np.where(batch.origins == Origin.PAD, 9, batch.tokens),
+        behavior_log_probs=np.where(out, 50, batch.behavior_log_probs),
+        old_log_probs=np.where(out, -np.inf, batch.old_log_probs),
+        reference_log_probs=np.where(out, np.nan, batch.reference_log_probs),
+    )
+    objective = ObjectiveConfig(kl_coef=0.1)
+    clean, junk = (gradient_of(params, b, objective) for b in (batch, junk))
+    assert_same(junk, clean)
+    assert clean[1]["optimizer/gradient_norm"] > 0
+
+
+def test_a_row_reads_nothing_behind_its_last_trained_token(params):
+    """Only row 1, of one completion token, is trained: later tokens are not seen."""
+    batch = batch_of()
+    weights = np.zeros_like(batch.loss_weights)
+    weights[1, 2] = 1.0
+    batch = batch.replace(loss_weights=weights)
+    tokens = batch.tokens.copy()
+    tokens[1, 3:] = 5
+    tokens[0] = 6
+    first, _ = gradient_of(params, batch)
+    second, _ = gradient_of(params, batch.replace(tokens=tokens))
+    assert_same(first, second)
+    # The embedding moves as the tied head, and where the row's first tokens are read.
+    tokens[1, 0] = (batch.tokens[1, 0] + 1) % ARCH.vocab_size
+    third, _ = gradient_of(params, batch.replace(tokens=tokens))
+    difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), first, third)
+    assert max(jax.tree.leaves(difference)) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        ObjectiveConfig(loss=choices.Loss.GRPO, kl_coef=0.1),
+        ObjectiveConfig(loss=choices.Loss.DAPO, clip_high=0.28),
+        ObjectiveConfig(loss=choices.Loss.GSPO, clip_low=3e-4, clip_high=4e-4),
+        pytest.param(ObjectiveConfig(loss=choices.Loss.DR_GRPO), marks=pytest.mark.slow),
+        pytest.param(
+            ObjectiveConfig(loss=choices.Loss.CISPO, clip_high=5.0),
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=lambda objective: objective.loss.value,
+)
+def test_micro_batches_change_nothing(params, objective):
+    batch = batch_of(objective)
+    state, metrics = update_of(params, batch, objective)
+    assert metrics["policy/clip_fraction"] > 0
+    for rows in (2, 4):
+        other, others = update_of(params, batch, objective, micro_batch_rows=rows)
+        assert others == pytest.approx(metrics, abs=1e-6, rel=1e-5)
+        assert_close(other.params, state.params, 1e-6)
+        assert_close(other.opt_state, state.opt_state, 1e-6)
+
+
+def test_recomputing_changes_nothing(params):
+    batch = batch_of()
+    stored, metrics = update_of(params, batch)
+    again, others = update_of(params, batch, remat=choices.Remat.FULL)
+    assert_close(again.params, stored.params, 1e-6)
+    assert others == pytest.approx(metrics, abs=1e-6, rel=1e-5)
+
+
+def test_half_precision_keeps_float32_weights_and_moments(params):
+    batch = batch_of()
+    exact, metrics = gradient_of(params, batch)
+    state, others = update_of(params, batch, dtype=choices.Dtype.BFLOAT16)
+    kinds = {str(x.dtype) for x in jax.tree.leaves((state.params, state.opt_state))}
+    assert kinds == {"float32", "int32"}
+    norms = [m["optimizer/gradient_norm"] for m in (metrics, others)]
+    assert norms[0] == pytest.approx(norms[1], rel=0.05)
+
+
+def test_an_update_that_is_not_finite_changes_nothing(params):
+    batch = batch_of()
+    schedule = make_schedule(dataclasses.replace(OPTIMIZER, warmup_steps=5), 10)
+    optimizer = make_optimizer(OPTIMIZER, schedule)
+    update = jax.jit(
+        make_update(
+            scorer_of(micro_batch_rows=4),
+            grpo_loss(ObjectiveConfig()),
+            optimizer,
+            schedule,
+            MESH,
+        )
+    )
+    start, metrics = update(init_state(params, optimizer, MESH), batch)
+    assert metrics["optimizer/skipped"] == 0 and start.updates == 1
+    for bad in (np.inf, np.nan):
+        advantages = batch.advantages.copy()
+        advantages[3] = bad
+        after, metrics = update(start, batch.replace(advantages=advantages))
+        assert metrics["optimizer/skipped"] == 1
+        assert not np.isfinite(metrics["loss/total"])
+        assert_same(jax.device_get(after), jax.device_get(start))
+    # As if nothing had happened: the next good update is the second one.
+    after, metrics = update(after, batch)
+    assert after.updates == 2 and metrics["optimizer/skipped"] == 0
+    assert metrics["optimizer/learning_rate"] == pytest.approx(2e-3)
+    expected, _ = update(start, batch)
+    assert_same(jax.device_get(after), jax.device_get(expected))
+
+
+def test_kl_adds_its_weighted_k3_estimate(params, naive):
+    batch = batch_of()
+    log_probs = naive(batch.tokens, 1.0)[0]
+    distance = np.float64(batch.reference_log_probs) - log_probs
+    k3 = np.where(batch.loss_weights != 0, np.exp(distance) - distance - 1, 0)
+    _, without = update_of(params, batch)
+    _, metrics = update_of(params, batch, ObjectiveConfig(kl_coef=0.3))
+    added = metrics["loss/total"] - without["loss/total"]
+    assert added == pytest.approx(0.3 * (batch.loss_weights * k3).sum(), rel=1e-4)
+    assert metrics["loss/kl"] == pytest.approx(
+        k3.sum() / (batch.loss_weights != 0).sum(), rel=1e-4
+    )
+    assert metrics["loss/kl_max"] == pytest.approx(k3.max(), rel=1e-4)
+
+
+def test_metrics_are_means_over_trained_tokens(params, naive):
+    batch = batch_of()
+    log_probs, entropy = naive(batch.tokens, 1.0)
+    counted = batch.loss_weights != 0
+    gap = np.abs(log_probs - batch.behavior_log_probs)[counted]
+    ratio = np.exp(log_probs - batch.old_log_probs)[counted]
+    up = np.broadcast_to(batch.advantages[:, None] > 0, counted.shape)[counted]
+    _, metrics = update_of(params, batch, micro_batch_rows=4)
+    expected = {
+        "policy/entropy": entropy[counted].mean(),
+        "policy/sampler_gap_mean": gap.mean(),
+        "policy/sampler_gap_max": gap.max(),
+        "policy/ratio_max": ratio.max(),
+        "policy/clip_fraction": np.where(up, ratio > 1.2, ratio < 0.8).mean(),
+    }
+    assert {n: metrics[n] for n in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_without_old_log_probs_every_ratio_is_one(params):
+    batch = batch_of().replace(old_log_probs=None)
+    _, metrics = update_of(params, batch)
+    assert metrics["policy/ratio_max"] == 1 and metrics["policy/clip_fraction"] == 0
+
+
+def test_supervised_loss_is_the_mean_cross_entropy(params, naive):
+    batch = batch_of()
+    origins = np.where(batch.origins == Origin.SAMPLED, Origin.EXPERT, batch.origins)
+    origins = origins.astype(np.uint8)
+    batch = batch.replace(loss_weights=batches.supervised_weights(origins))
+    _, metrics = update_of(params, batch, loss=supervised_loss, micro_batch_rows=2)
+    expected = -naive(batch.tokens, 1.0)[0][origins == Origin.EXPERT].mean()
+    assert metrics["loss/total"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_state_is_given_away(params):
+    batch = batch_of()
+    schedule = make_schedule(OPTIMIZER, 10)
+    optimizer = make_optimizer(OPTIMIZER, schedule)
+    update = jax.jit(
+        make_update(
+            scorer_of(), grpo_loss(ObjectiveConfig()), optimizer, schedule, MESH
+        ),
+        donate_argnums=0,
+    )
+    state = init_state(jax.tree.map(jnp.copy, params), optimizer, MESH)
+    new, _ = update(state, batch)
+    old = jax.tree_util.tree_leaves_with_path(state)
+    assert [path for path, leaf in old if not leaf.is_deleted()] == []
+    newer, _ = update(new, batch)
+    assert int(newer.updates) == 2 and int(newer.step) == 0
