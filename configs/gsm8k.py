@@ -1,8 +1,8 @@
-"""GSM8K with Qwen2.5-0.5B-Instruct: the first run on a model of your own.
+r"""GSM8K with Qwen2.5-0.5B-Instruct: the first run on a model of your own.
 
-    python -m grpo_jax.train --config=configs/gsm8k.py --workdir=runs/gsm8k \\
-        --config.policy.path=Qwen/Qwen2.5-0.5B-Instruct \\
-        --config.task.train_path=gsm8k_train.jsonl \\
+    python -m grpo_jax.train --config=configs/gsm8k.py --workdir=runs/gsm8k \
+        --config.policy.path=Qwen/Qwen2.5-0.5B-Instruct \
+        --config.task.train_path=gsm8k_train.jsonl \
         --config.task.test_path=gsm8k_test.jsonl
 
 Written for one GPU of 24 to 80 GB or a v5e-8; it has been run end to end on a CPU with
@@ -48,6 +48,8 @@ def get_config() -> c.TrainConfig:
             schedule=choices.Schedule.CONSTANT,
         ),
         trainer=c.TrainerConfig(steps=200, micro_batch_rows=32),
-        evaluation=c.EvaluationConfig(every_steps=20, samples=1, validation_problems=200),
+        evaluation=c.EvaluationConfig(
+            every_steps=20, samples=1, validation_problems=200
+        ),
         checkpoint=c.CheckpointConfig(every_steps=20),
     )

@@ -10,6 +10,7 @@ import difflib
 import enum
 import json
 import math
+import typing
 from typing import Any
 
 from grpo_jax import choices
@@ -92,7 +93,7 @@ class ArithmeticConfig(Section):
     def validate(self, path: str):
         """Checks ranges."""
         _at_least(path, self, operations=1, modulus=2, train_problems=1)
-        _at_least(path, self, validation_problems=1, test_problems=1)
+        _at_least(path, self, validation_problems=1, test_problems=1, problems_seed=0)
         _fraction(path, self, "mistake_fraction")
         if not self.operators or set(self.operators) - set("+-*"):
             raise ValueError(
@@ -381,6 +382,7 @@ class TrainConfig(Section):
 
     def validate(self, path: str):
         """Rules between sections; each message names both fields."""
+        _at_least(path, self, seed=0)
         rows = self.rollout.prompts_per_step * self.rollout.group_size
         per_update = rows // self.trainer.minibatches
         micro = self.trainer.micro_batch_rows
@@ -416,6 +418,24 @@ def to_json(config: Section) -> str:
     return json.dumps(fields, default=plain, indent=2, ensure_ascii=False)
 
 
+def changes(config: TrainConfig) -> list[str]:
+    """Returns "config.section.field = value" for what differs from the defaults."""
+    return _differences("config", config, TrainConfig())
+
+
+def _differences(path: str, section: Any, default: Any) -> list[str]:
+    lines = []
+    for field in dataclasses.fields(section):
+        name = f"{path}.{field.name}"
+        value, usual = getattr(section, field.name), getattr(default, field.name)
+        if isinstance(value, Section):
+            lines += _differences(name, value, usual)
+        elif value != usual:
+            shown = value.value if isinstance(value, enum.Enum) else value
+            lines.append(f"{name} = {shown}")
+    return lines
+
+
 def from_json(text: str) -> TrainConfig:
     """Builds a `TrainConfig`, not yet sealed, from what `to_json` wrote.
 
@@ -432,7 +452,7 @@ def unknown_key(name: str, known: list[str], where: str) -> str:
     return f"{where} has no field {name!r}; {hint}"
 
 
-def _fill(section: Any, values: dict[str, Any], path: str) -> Any:
+def _fill(section: Any, values: Any, path: str) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{path} is {values!r}: it must be an object of its fields")
     fields = {field.name: field for field in dataclasses.fields(section)}
@@ -468,7 +488,7 @@ def _check_type(name: str, value: Any, expected: Any):
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{name} is {value}: use a finite number")
     if isinstance(value, dict):
-        key_type, value_type = expected.__args__
+        key_type, value_type = typing.get_args(expected)
         for key, each in value.items():
             _check_type(f"a name in {name}", key, key_type)
             _check_type(f"{name}[{key!r}]", each, value_type)
@@ -478,10 +498,10 @@ def _describe(expected: Any) -> str:
     if isinstance(expected, type) and issubclass(expected, enum.Enum):
         members = ", ".join(str(member) for member in expected)
         return f"one of {members}"
-    return str(expected) if hasattr(expected, "__args__") else expected.__name__
+    return str(expected) if typing.get_args(expected) else expected.__name__
 
 
-def _at_least(path: str, section: Section, **bounds: float):
+def _at_least(path: str, section: Section, **bounds: int | float):
     for name, bound in bounds.items():
         if getattr(section, name) < bound:
             raise ValueError(

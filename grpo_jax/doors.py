@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -39,11 +40,12 @@ def define_config() -> flags.FlagHolder:
 
 
 def sealed(flag: flags.FlagHolder) -> TrainConfig:
-    """Returns the checked configuration, printed."""
+    """Returns the checked configuration, printing where it leaves the defaults."""
     if flag.value is None:
         raise ValueError("--config is missing: name a file, such as configs/gsm8k.py")
     config = flag.value.seal()
-    print(configuration.to_json(config), flush=True)
+    for line in configuration.changes(config):
+        print(line, flush=True)
     return config
 
 
@@ -88,6 +90,9 @@ def run(main: Callable[[list[str]], Any]) -> None:
     def guarded(argv: list[str]) -> None:
         try:
             main(argv)
+        except BrokenPipeError:
+            # The reader, such as `head`, has seen enough: nothing to flush at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except _INPUT_ERRORS as error:
             sys.exit(f"error: {_message(error)}")
 

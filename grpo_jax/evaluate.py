@@ -29,6 +29,11 @@ def main(_: list[str]) -> None:
     with contextlib.closing(run.build(config)) as built, jax.set_mesh(built.model.mesh):
         params, step = policies.load_params(built.model, workdir, checkpoint)
         problems = evaluation.problems(built, _SPLIT.value)
+        if not problems:
+            raise ValueError(
+                f"the task has no {_SPLIT.value} problems: set "
+                f"--config.task.{_SPLIT.value}_path, or another --split"
+            )
         result, samples = evaluation.evaluate(
             built,
             built.model.rollout_view(params),
@@ -38,10 +43,7 @@ def main(_: list[str]) -> None:
             step=step,
         )
     path = logbook.write_evaluation(workdir, result, samples)
-    before = logbook.read_evaluation(workdir, "before")
-    if before and before["split"] != result["split"]:
-        before = None  # other problems: nothing to compare with
-    terminal.print_results(before, result, [], None)
+    terminal.print_evaluation(result)
     print(path)
 
 

@@ -36,6 +36,8 @@ _MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens", 0, "Longest completion; 0 is as in training.", lower_bound=0
 )
 
+_BETWEEN = "-" * 8
+
 
 def main(_: list[str]) -> None:
     """Completes each prompt in turn."""
@@ -43,7 +45,7 @@ def main(_: list[str]) -> None:
     sampling = SamplingConfig(_TEMPERATURE.value, _TOP_K.value, _TOP_P.value).seal()
     model = models.build_model(config)
     with jax.set_mesh(model.mesh):
-        params, _ = policies.load_params(model, workdir, checkpoint)
+        params = policies.load_params(model, workdir, checkpoint)[0]
         view = model.rollout_view(params)
         rows = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
         scheduler = dataclasses.replace(
@@ -52,6 +54,8 @@ def main(_: list[str]) -> None:
         for index, text in enumerate(_prompts()):
             tokens = _encode(model, text, index)
             for sample in range(_SAMPLES.value):
+                if index or sample:
+                    print(_BETWEEN)
                 printer = _Printer(model)
                 scheduler.complete(
                     view,

@@ -45,7 +45,7 @@ def test_output(workdir, tmp_path):
 def test_errors_are_one_line(tmp_path):
     done = run(f"--workdir={tmp_path / 'absent'}")
     assert done.returncode == 1
-    assert done.stderr.startswith("report: workdir")
+    assert done.stderr.startswith("error: workdir")
     assert "does not exist" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     done = run(f"--workdir={tmp_path}")

@@ -166,9 +166,9 @@ def preset(name: str, vocab_size: int | None = None) -> Architecture:
     """
     if name not in PRESETS:
         near = difflib.get_close_matches(name.lower(), PRESETS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise ValueError(
-            f"there is no preset {name!r}; {hint}The presets are {', '.join(PRESETS)}"
+            f"there is no preset {name!r}; {hint or f'use one of {list(PRESETS)}'}"
         )
     arch = PRESETS[name]
     return (

@@ -131,6 +131,11 @@ class Progress:
         return max(0.0, a_step * (self._total - self._step) - (now - self._last))
 
 
+def say(sentence: str) -> None:
+    """Prints one plain sentence."""
+    print_plain(stdout_console(), sentence)
+
+
 def print_results(
     before: Row | None,
     after: Row | None,
@@ -163,6 +168,19 @@ def print_results(
         console.print()
         # Never wrapped: a path must survive copying.
         console.print(Text(f"report: {report}"), soft_wrap=True)
+
+
+def print_evaluation(result: Row, *, console: Console | None = None) -> None:
+    """Prints one evaluation, as evaluation/NAME.json holds it."""
+    console = console or stdout_console()
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(printable(str(result.get("split", ""))), style="bold")
+    table.add_column(f"step {result.get('step')}", justify="right", no_wrap=True)
+    table.add_column("", style="dim", no_wrap=True)
+    for line in evaluations.measures(None, result):
+        table.add_row(line.name, *_cells(line, line.after))
+    console.print()
+    console.print(table)
 
 
 def results_table(before: Row | None, after: Row | None) -> Table:

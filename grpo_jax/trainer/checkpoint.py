@@ -5,6 +5,7 @@ and a JSON `position` (data iterator, seed, controllers). One that was being wri
 when the process died is never seen again.
 """
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +26,14 @@ class _Always:
 class Checkpoints:
     """The checkpoints of one run, in a directory."""
 
-    def __init__(self, directory: pathlib.Path, *, keep_last: int, best_metric: str):
+    def __init__(
+        self,
+        directory: pathlib.Path,
+        *,
+        keep_last: int,
+        best_metric: str,
+        reading: bool = False,
+    ):
         """Opens the directory and clears what an interrupted save left.
 
         Args:
@@ -33,6 +41,7 @@ class Checkpoints:
           keep_last: how many of the newest are kept.
           best_metric: the checkpoint with the highest value of this is kept too; ""
             keeps none for its metric.
+          reading: nothing is cleared, since another process may be saving.
         """
         policies = ocp.training.preservation_policies
         keep: list[Any] = [policies.LatestN(keep_last)]
@@ -51,7 +60,7 @@ class Checkpoints:
             str(directory.absolute()),
             preservation_policy=preservation,
             save_decision_policy=_Always(),
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=not reading,
         )
 
     @property
@@ -79,9 +88,12 @@ class Checkpoints:
     ) -> None:
         """Starts saving; returns once the arrays may change, before the disk is done.
 
-        `metrics` may lack the best metric: then this checkpoint is not a candidate.
+        `metrics` may lack the best metric, or hold NaN: then this checkpoint is not a
+        candidate. (Orbax would keep a NaN in place of the best.)
         """
-        scored: Any = dict(metrics) if self._best_metric in metrics else None
+        candidate = math.isfinite(metrics.get(self._best_metric, math.nan))
+        best = {self._best_metric: metrics[self._best_metric]} if candidate else None
+        scored: Any = best
         items = {**_items(state), "position": position}
         self._checkpointer.save_checkpointables_async(step, items, metrics=scored)
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from grpo_jax.policy import sharding, transformer
 from grpo_jax.records import TrainBatch, Trajectories
@@ -136,7 +136,7 @@ class Learner:
             parts.append(part)
         return parts
 
-    def _guard(self, metrics: dict[str, Array], part: TrainBatch) -> None:
+    def _guard(self, metrics: dict[str, Any], part: TrainBatch) -> None:
         """Counts a skipped update, keeps its batch, and gives up after too many."""
         if not metrics["optimizer/skipped"]:
             self.skipped_in_a_row = 0

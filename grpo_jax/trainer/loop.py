@@ -69,6 +69,11 @@ def _train(
         seed=config.seed,
         **run.model.prompt_options,
     )
+    if stream.dropped:
+        terminal.say(
+            f"{stream.dropped} of {len(run.task.train)} training prompts have more "
+            f"than {config.rollout.max_prompt_tokens} tokens and are left out"
+        )
     timer, generated_tokens = StepTimer(), 0
 
     # Start from the newest checkpoint, else the warm start, else the given weights.
@@ -130,7 +135,8 @@ def _train(
 
             stopping = stopper.should_stop()
             last = step == config.trainer.steps
-            if stopping or last or step % config.checkpoint.every_steps == 0:
+            due = step % config.checkpoint.every_steps == 0
+            if due or stopping or last or config.checkpoint.best_metric in metrics:
                 position = {
                     "stream": stream.get_state(),
                     "seconds": timer.totals,

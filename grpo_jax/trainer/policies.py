@@ -9,18 +9,23 @@ from grpo_jax.trainer.checkpoint import Checkpoints
 from grpo_jax.trainer.model import Model
 
 
-def open_checkpoints(config: TrainConfig, workdir: pathlib.Path) -> Checkpoints:
+def open_checkpoints(
+    config: TrainConfig, workdir: pathlib.Path, *, reading: bool = False
+) -> Checkpoints:
     """Returns the checkpoints of a run."""
     return Checkpoints(
         workdir / "checkpoints",
         keep_last=config.checkpoint.keep_last,
         best_metric=config.checkpoint.best_metric,
+        reading=reading,
     )
 
 
-def open_warm_start(workdir: pathlib.Path) -> Checkpoints:
+def open_warm_start(workdir: pathlib.Path, *, reading: bool = False) -> Checkpoints:
     """Returns the warm start's own checkpoints: its last state, where GRPO begins."""
-    return Checkpoints(workdir / "warm_start", keep_last=1, best_metric="")
+    return Checkpoints(
+        workdir / "warm_start", keep_last=1, best_metric="", reading=reading
+    )
 
 
 def starting_params(model: Model, workdir: pathlib.Path) -> transformer.Params:
@@ -32,12 +37,15 @@ def starting_params(model: Model, workdir: pathlib.Path) -> transformer.Params:
     steps = model.config.warm_start.steps
     if not steps:
         return model.initial_params()
-    with contextlib.closing(open_warm_start(workdir)) as checkpoints:
+    missing = FileNotFoundError(
+        f"{workdir} holds no warm start of {steps} steps: train first, or set "
+        "config.warm_start.steps=0 to take the weights as they are"
+    )
+    if not (workdir / "warm_start").is_dir():
+        raise missing
+    with contextlib.closing(open_warm_start(workdir, reading=True)) as checkpoints:
         if checkpoints.latest_step != steps:
-            raise FileNotFoundError(
-                f"{workdir} holds no warm start of {steps} steps: train first, or set "
-                "config.warm_start.steps=0 to take the weights as they are"
-            )
+            raise missing
         return checkpoints.restore_params(model.abstract_params(), steps)
 
 
@@ -56,19 +64,26 @@ def load_params(
       FileNotFoundError: there is no such checkpoint.
       ValueError: `which` is something else.
     """
-    if which == "start":
+    if which not in ("", "latest", "best", "start") and not which.isdecimal():
+        raise ValueError(
+            f"--checkpoint is {which!r}: use latest, best, start or a step"
+        )
+    has_any = (workdir / "checkpoints").is_dir()
+    if which == "start" or (which == "" and not has_any):
         return starting_params(model, workdir), 0
-    with contextlib.closing(open_checkpoints(model.config, workdir)) as checkpoints:
-        if which.isdecimal():
-            step = int(which)
-        elif which in ("", "latest", "best"):
-            step = checkpoints.best_step if which == "best" else checkpoints.latest_step
-        else:
-            raise ValueError(
-                f"--checkpoint is {which!r}: use latest, best, start or a step"
-            )
+    if not has_any:
+        raise FileNotFoundError(f"{workdir} has no checkpoint: train first")
+    opened = open_checkpoints(model.config, workdir, reading=True)
+    with contextlib.closing(opened) as checkpoints:
+        match which:
+            case "best":
+                step = checkpoints.best_step
+            case "" | "latest":
+                step = checkpoints.latest_step
+            case _:
+                step = int(which)
         if step is None and which == "":
             return starting_params(model, workdir), 0
         if step is None:
-            raise FileNotFoundError(f"{workdir} has no {which} checkpoint")
+            raise FileNotFoundError(f"{workdir} has no {which} checkpoint yet")
         return checkpoints.restore_params(model.abstract_params(), step), step

@@ -50,7 +50,7 @@ def test_vocabulary_can_be_the_tokenizers():
 def test_unknown_preset_names_the_nearest():
     with pytest.raises(ValueError, match=r"no preset 'qwen3-0.5b'; did you mean 'qwen"):
         presets.preset("qwen3-0.5b")
-    with pytest.raises(ValueError, match="The presets are miniature, "):
+    with pytest.raises(ValueError, match=r"use one of \['miniature'"):
         presets.preset("zzz")
 
 

@@ -87,10 +87,11 @@ def test_weight_decay_spares_norms_and_biases(variant):
     config = OptimizerConfig(learning_rate=0.1, weight_decay=0.5)
     optimizer = constant(config)
     params = jax.tree.map(
-        lambda x: jnp.ones(x.shape), transformer.abstract_params(helpers.VARIANTS[variant])
+        lambda x: jnp.ones(x.shape),
+        transformer.abstract_params(helpers.VARIANTS[variant]),
     )
     zeros = jax.tree.map(jnp.zeros_like, params)
-    changes, _ = optimizer.update(zeros, optimizer.init(params), params)
+    changes, _ = jax.jit(optimizer.update)(zeros, optimizer.init(params), params)
     leaves = jax.tree_util.tree_leaves_with_path(optax.apply_updates(params, changes))
     seen = set()
     for path, leaf in leaves:
@@ -104,7 +105,11 @@ def test_weight_decay_spares_norms_and_biases(variant):
 
 @pytest.mark.parametrize(
     ("limit", "gradient", "kept"),
-    [(1.0, (3.0, 4.0), (0.6, 0.8)), (6.0, (3.0, 4.0), (3.0, 4.0)), (0.0, (30, 40), (30, 40))],
+    [
+        (1.0, (3.0, 4.0), (0.6, 0.8)),
+        (6.0, (3.0, 4.0), (3.0, 4.0)),
+        (0.0, (30, 40), (30, 40)),
+    ],
 )
 def test_clipping_is_by_the_norm_of_all_gradients(limit, gradient, kept):
     optimizer = constant(OptimizerConfig(max_gradient_norm=limit))

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +23,15 @@ from tests import helpers
 ARCH = helpers.TINY
 MESH = helpers.one_device_mesh()
 ROWS, COLUMNS, COMPLETION = 8, 24, 16
-OPTIMIZER = OptimizerConfig(learning_rate=1e-2, epsilon=1e-3, weight_decay=0.1)
+TEMPERATURE = 0.7
+# Epsilon keeps Adam's first step from being the sign of a rounding error.
+OPTIMIZER = OptimizerConfig(
+    learning_rate=1e-2,
+    epsilon=1e-2,
+    weight_decay=0.1,
+    schedule=choices.Schedule.LINEAR,
+    max_gradient_norm=0.0,
+)
 
 
 def scorer_of(**changes):
@@ -33,7 +39,7 @@ def scorer_of(**changes):
         arch=ARCH,
         dtype=choices.Dtype.FLOAT32,
         remat=choices.Remat.NONE,
-        temperature=1.0,
+        temperature=TEMPERATURE,
         completion_columns=COMPLETION,
         chunk_tokens=40,
         micro_batch_rows=0,
@@ -100,22 +106,63 @@ def log_probs_of(scorer, params, batch):
     )
 
 
-def update_of(params, batch, objective=ObjectiveConfig(), loss=None, sgd=0.0, **changes):  # noqa: B008
-    """One update; returns the new state and the metrics, on the host."""
-    schedule = make_schedule(OPTIMIZER, 10)
-    optimizer = optax.sgd(sgd) if sgd else make_optimizer(OPTIMIZER, schedule)
-    scorer = scorer_of(**changes)
-    update = make_update(
-        scorer, loss or grpo_loss(objective), optimizer, schedule, MESH
-    )
-    state = init_state(params, optimizer, MESH)
-    return jax.device_get(jax.jit(update)(state, batch))
+def to_float(metrics):
+    return {name: float(value) for name, value in metrics.items()}
 
 
-def gradient_of(params, batch, objective=ObjectiveConfig(), **options):  # noqa: B008
-    """The gradient of the loss, read off a step of plain gradient descent."""
-    state, metrics = update_of(params, batch, objective, sgd=1.0, **options)
-    return jax.tree.map(lambda old, new: old - new, params, state.params), metrics
+@pytest.fixture(scope="module")
+def compiled():
+    """Compiled updates, one for each set of options; each gives its state away."""
+    programs = {}
+
+    def build(objective, loss, changes):
+        name = f"{objective} {loss} {changes}"
+        if name not in programs:
+            schedule = make_schedule(OPTIMIZER, 10)
+            optimizer = make_optimizer(OPTIMIZER, schedule)
+            update = make_update(
+                scorer_of(**changes),
+                loss or grpo_loss(objective),
+                optimizer,
+                schedule,
+                MESH,
+            )
+            programs[name] = (
+                optimizer,
+                jax.jit(
+                    update,
+                    donate_argnums=0,
+                    compiler_options={"xla_backend_optimization_level": 0},
+                ),
+            )
+        return programs[name]
+
+    return build
+
+
+@pytest.fixture
+def update_of(params, compiled):
+    """One update from the same start: the new state and the metrics, on the host."""
+
+    def run(batch, objective=ObjectiveConfig(), loss=None, **changes):  # noqa: B008
+        optimizer, update = compiled(objective, loss, changes)
+        state = init_state(jax.tree.map(jnp.copy, params), optimizer, MESH)
+        state, metrics = jax.device_get(update(state, batch))
+        return state, to_float(metrics)
+
+    return run
+
+
+@pytest.fixture
+def gradient_of(update_of):
+    """The gradient of the loss, which Adam's first moment is a tenth of."""
+
+    def run(batch, objective=ObjectiveConfig(), **options):  # noqa: B008
+        state, metrics = update_of(batch, objective, **options)
+        mu = optax.tree_utils.tree_get(state.opt_state, "mu")
+        return jax.tree.map(lambda x: x / np.float32(0.1), mu), metrics
+
+    return run
 
 
 def assert_close(got, expected, atol):
@@ -152,7 +199,7 @@ def test_a_shorter_completion_limit_scores_fewer_columns(params, naive):
     log_probs, _ = log_probs_of(scorer_of(completion_columns=3), params, batch)
     inside = is_completion(batch, 3)
     np.testing.assert_allclose(
-        log_probs[inside], naive(batch.tokens, 1.0)[0][inside], atol=2e-5
+        log_probs[inside], naive(batch.tokens, TEMPERATURE)[0][inside], atol=2e-5
     )
     assert (log_probs[~inside] == 0).all()
 
@@ -206,11 +253,12 @@ def test_score_joins_what_it_splits(params):
     for rows in (0, 2):
         scorer = scorer_of(micro_batch_rows=rows)
         got = jax.jit(lambda p, b, s=scorer: s.score(p, b, MESH))(params, batch)
-        np.testing.assert_allclose(got, expected, atol=1e-6)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_micro_batches_stride_over_the_rows():
     batch = batch_of().replace(old_log_probs=None, reference_log_probs=None)
+    batch = jax.tree.map(jnp.asarray, batch)
     split = scorer_of(micro_batch_rows=2).split(batch)
     # Four micro-batches: each takes rows from all over the batch, as its devices hold.
     assert split["prompt_lengths"].tolist() == [[1, 5], [2, 6], [3, 7], [4, 8]]
@@ -218,12 +266,12 @@ def test_micro_batches_stride_over_the_rows():
     assert "old_log_probs" not in split
 
 
-def test_the_gradient_is_that_of_the_naive_loss(params):
+def test_the_gradient_is_that_of_the_naive_loss(params, gradient_of):
     batch = batch_of()
 
     def loss(params):
-        hidden = transformer.forward(params, ARCH, batch.tokens)
-        scores = jax.nn.log_softmax(transformer.logits(params, hidden) / 0.7)
+        hidden = transformer.forward(params, ARCH, jnp.asarray(batch.tokens))
+        scores = jax.nn.log_softmax(transformer.logits(params, hidden) / TEMPERATURE)
         picked = jnp.take_along_axis(scores[:, :-1], batch.tokens[:, 1:, None], axis=2)
         ratio = jnp.exp(picked[..., 0] - batch.old_log_probs[:, 1:])
         gain = ratio * batch.advantages[:, None]
@@ -231,14 +279,14 @@ def test_the_gradient_is_that_of_the_naive_loss(params):
         return -(batch.loss_weights[:, 1:] * jnp.minimum(gain, held)).sum()
 
     value, expected = jax.jit(jax.value_and_grad(loss))(params)
-    got, metrics = gradient_of(params, batch, temperature=0.7, micro_batch_rows=4)
+    got, metrics = gradient_of(batch, micro_batch_rows=4)
     assert metrics["loss/total"] == pytest.approx(float(value), abs=1e-6)
     assert_close(got, expected, 3e-6)
     norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(expected)))
     assert metrics["optimizer/gradient_norm"] == pytest.approx(float(norm), rel=1e-5)
 
 
-def test_what_is_outside_the_loss_has_exactly_no_effect(params):
+def test_what_is_outside_the_loss_has_exactly_no_effect(gradient_of):
     batch = batch_of()
     out = batch.loss_weights == 0
     junk = batch.replace(
@@ -248,12 +296,12 @@ def test_what_is_outside_the_loss_has_exactly_no_effect(params):
         reference_log_probs=np.where(out, np.nan, batch.reference_log_probs),
     )
     objective = ObjectiveConfig(kl_coef=0.1)
-    clean, junk = (gradient_of(params, b, objective) for b in (batch, junk))
+    clean, junk = (gradient_of(b, objective) for b in (batch, junk))
     assert_same(junk, clean)
     assert clean[1]["optimizer/gradient_norm"] > 0
 
 
-def test_a_row_reads_nothing_behind_its_last_trained_token(params):
+def test_a_row_reads_nothing_behind_its_last_trained_token(gradient_of):
     """Only row 1, of one completion token, is trained: later tokens are not seen."""
     batch = batch_of()
     weights = np.zeros_like(batch.loss_weights)
@@ -262,12 +310,12 @@ def test_a_row_reads_nothing_behind_its_last_trained_token(params):
     tokens = batch.tokens.copy()
     tokens[1, 3:] = 5
     tokens[0] = 6
-    first, _ = gradient_of(params, batch)
-    second, _ = gradient_of(params, batch.replace(tokens=tokens))
+    first, _ = gradient_of(batch)
+    second, _ = gradient_of(batch.replace(tokens=tokens))
     assert_same(first, second)
     # The embedding moves as the tied head, and where the row's first tokens are read.
     tokens[1, 0] = (batch.tokens[1, 0] + 1) % ARCH.vocab_size
-    third, _ = gradient_of(params, batch.replace(tokens=tokens))
+    third, _ = gradient_of(batch.replace(tokens=tokens))
     difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), first, third)
     assert max(jax.tree.leaves(difference)) > 1e-4
 
@@ -275,10 +323,17 @@ def test_a_row_reads_nothing_behind_its_last_trained_token(params):
 @pytest.mark.parametrize(
     "objective",
     [
-        ObjectiveConfig(loss=choices.Loss.GRPO, kl_coef=0.1),
-        ObjectiveConfig(loss=choices.Loss.DAPO, clip_high=0.28),
+        ObjectiveConfig(),
         ObjectiveConfig(loss=choices.Loss.GSPO, clip_low=3e-4, clip_high=4e-4),
-        pytest.param(ObjectiveConfig(loss=choices.Loss.DR_GRPO), marks=pytest.mark.slow),
+        pytest.param(
+            ObjectiveConfig(
+                loss=choices.Loss.DAPO, kl_coef=0.1, divergence=choices.Divergence.K2
+            ),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ObjectiveConfig(loss=choices.Loss.DR_GRPO), marks=pytest.mark.slow
+        ),
         pytest.param(
             ObjectiveConfig(loss=choices.Loss.CISPO, clip_high=5.0),
             marks=pytest.mark.slow,
@@ -286,72 +341,69 @@ def test_a_row_reads_nothing_behind_its_last_trained_token(params):
     ],
     ids=lambda objective: objective.loss.value,
 )
-def test_micro_batches_change_nothing(params, objective):
+def test_micro_batches_change_nothing(update_of, objective):
     batch = batch_of(objective)
-    state, metrics = update_of(params, batch, objective)
+    state, metrics = update_of(batch, objective)
     assert metrics["policy/clip_fraction"] > 0
     for rows in (2, 4):
-        other, others = update_of(params, batch, objective, micro_batch_rows=rows)
+        other, others = update_of(batch, objective, micro_batch_rows=rows)
         assert others == pytest.approx(metrics, abs=1e-6, rel=1e-5)
         assert_close(other.params, state.params, 1e-6)
         assert_close(other.opt_state, state.opt_state, 1e-6)
 
 
-def test_recomputing_changes_nothing(params):
+def test_recomputing_changes_nothing(update_of):
     batch = batch_of()
-    stored, metrics = update_of(params, batch)
-    again, others = update_of(params, batch, remat=choices.Remat.FULL)
+    stored, metrics = update_of(batch)
+    again, others = update_of(batch, remat=choices.Remat.FULL)
     assert_close(again.params, stored.params, 1e-6)
     assert others == pytest.approx(metrics, abs=1e-6, rel=1e-5)
 
 
-def test_half_precision_keeps_float32_weights_and_moments(params):
+def test_half_precision_keeps_float32_weights_and_moments(update_of):
     batch = batch_of()
-    exact, metrics = gradient_of(params, batch)
-    state, others = update_of(params, batch, dtype=choices.Dtype.BFLOAT16)
+    _, metrics = update_of(batch)
+    state, others = update_of(batch, dtype=choices.Dtype.BFLOAT16)
     kinds = {str(x.dtype) for x in jax.tree.leaves((state.params, state.opt_state))}
     assert kinds == {"float32", "int32"}
     norms = [m["optimizer/gradient_norm"] for m in (metrics, others)]
-    assert norms[0] == pytest.approx(norms[1], rel=0.05)
+    assert norms[0] == pytest.approx(norms[1], rel=0.1)
 
 
-def test_an_update_that_is_not_finite_changes_nothing(params):
+def test_an_update_that_is_not_finite_changes_nothing(params, compiled):
     batch = batch_of()
-    schedule = make_schedule(dataclasses.replace(OPTIMIZER, warmup_steps=5), 10)
-    optimizer = make_optimizer(OPTIMIZER, schedule)
-    update = jax.jit(
-        make_update(
-            scorer_of(micro_batch_rows=4),
-            grpo_loss(ObjectiveConfig()),
-            optimizer,
-            schedule,
-            MESH,
-        )
-    )
-    start, metrics = update(init_state(params, optimizer, MESH), batch)
+    optimizer, update = compiled(ObjectiveConfig(), None, {"micro_batch_rows": 4})
+
+    def copy(tree):
+        return jax.tree.map(jnp.copy, tree)
+
+    start, metrics = update(init_state(copy(params), optimizer, MESH), batch)
     assert metrics["optimizer/skipped"] == 0 and start.updates == 1
-    for bad in (np.inf, np.nan):
+    after = copy(start)
+    # With the last one the loss is finite, and the norm of the gradient is not.
+    for bad in (np.inf, np.nan, 1e30):
         advantages = batch.advantages.copy()
         advantages[3] = bad
-        after, metrics = update(start, batch.replace(advantages=advantages))
+        after, metrics = update(after, batch.replace(advantages=advantages))
         assert metrics["optimizer/skipped"] == 1
-        assert not np.isfinite(metrics["loss/total"])
+        assert np.isfinite(metrics["loss/total"]) == (bad == 1e30)
+        assert not np.isfinite(metrics["optimizer/gradient_norm"])
         assert_same(jax.device_get(after), jax.device_get(start))
     # As if nothing had happened: the next good update is the second one.
     after, metrics = update(after, batch)
     assert after.updates == 2 and metrics["optimizer/skipped"] == 0
-    assert metrics["optimizer/learning_rate"] == pytest.approx(2e-3)
+    assert metrics["optimizer/learning_rate"] == pytest.approx(9e-3)
     expected, _ = update(start, batch)
     assert_same(jax.device_get(after), jax.device_get(expected))
 
 
-def test_kl_adds_its_weighted_k3_estimate(params, naive):
+def test_kl_adds_its_weighted_k3_estimate(update_of, naive):
     batch = batch_of()
-    log_probs = naive(batch.tokens, 1.0)[0]
+    log_probs = naive(batch.tokens, TEMPERATURE)[0]
     distance = np.float64(batch.reference_log_probs) - log_probs
     k3 = np.where(batch.loss_weights != 0, np.exp(distance) - distance - 1, 0)
-    _, without = update_of(params, batch)
-    _, metrics = update_of(params, batch, ObjectiveConfig(kl_coef=0.3))
+    _, without = update_of(batch)
+    _, metrics = update_of(batch, ObjectiveConfig(kl_coef=0.3))
     added = metrics["loss/total"] - without["loss/total"]
     assert added == pytest.approx(0.3 * (batch.loss_weights * k3).sum(), rel=1e-4)
     assert metrics["loss/kl"] == pytest.approx(
@@ -360,14 +412,14 @@ def test_kl_adds_its_weighted_k3_estimate(params, naive):
     assert metrics["loss/kl_max"] == pytest.approx(k3.max(), rel=1e-4)
 
 
-def test_metrics_are_means_over_trained_tokens(params, naive):
+def test_metrics_are_means_over_trained_tokens(update_of, naive):
     batch = batch_of()
-    log_probs, entropy = naive(batch.tokens, 1.0)
+    log_probs, entropy = naive(batch.tokens, TEMPERATURE)
     counted = batch.loss_weights != 0
     gap = np.abs(log_probs - batch.behavior_log_probs)[counted]
     ratio = np.exp(log_probs - batch.old_log_probs)[counted]
     up = np.broadcast_to(batch.advantages[:, None] > 0, counted.shape)[counted]
-    _, metrics = update_of(params, batch, micro_batch_rows=4)
+    _, metrics = update_of(batch, micro_batch_rows=4)
     expected = {
         "policy/entropy": entropy[counted].mean(),
         "policy/sampler_gap_mean": gap.mean(),
@@ -378,32 +430,25 @@ def test_metrics_are_means_over_trained_tokens(params, naive):
     assert {n: metrics[n] for n in expected} == pytest.approx(expected, rel=1e-4)
 
 
-def test_without_old_log_probs_every_ratio_is_one(params):
+def test_without_old_log_probs_every_ratio_is_one(update_of):
     batch = batch_of().replace(old_log_probs=None)
-    _, metrics = update_of(params, batch)
+    _, metrics = update_of(batch)
     assert metrics["policy/ratio_max"] == 1 and metrics["policy/clip_fraction"] == 0
 
 
-def test_supervised_loss_is_the_mean_cross_entropy(params, naive):
+def test_supervised_loss_is_the_mean_cross_entropy(update_of, naive):
     batch = batch_of()
     origins = np.where(batch.origins == Origin.SAMPLED, Origin.EXPERT, batch.origins)
     origins = origins.astype(np.uint8)
     batch = batch.replace(loss_weights=batches.supervised_weights(origins))
-    _, metrics = update_of(params, batch, loss=supervised_loss, micro_batch_rows=2)
-    expected = -naive(batch.tokens, 1.0)[0][origins == Origin.EXPERT].mean()
+    _, metrics = update_of(batch, loss=supervised_loss, micro_batch_rows=2)
+    expected = -naive(batch.tokens, TEMPERATURE)[0][origins == Origin.EXPERT].mean()
     assert metrics["loss/total"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_state_is_given_away(params):
+def test_the_state_is_given_away(params, compiled):
     batch = batch_of()
-    schedule = make_schedule(OPTIMIZER, 10)
-    optimizer = make_optimizer(OPTIMIZER, schedule)
-    update = jax.jit(
-        make_update(
-            scorer_of(), grpo_loss(ObjectiveConfig()), optimizer, schedule, MESH
-        ),
-        donate_argnums=0,
-    )
+    optimizer, update = compiled(ObjectiveConfig(), None, {})
     state = init_state(jax.tree.map(jnp.copy, params), optimizer, MESH)
     new, _ = update(state, batch)
     old = jax.tree_util.tree_leaves_with_path(state)

@@ -1,0 +1,118 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from grpo_jax import config as c
+from grpo_jax.data.examples import Example
+from grpo_jax.data.pipeline import EncodedPrompt
+from grpo_jax.records import Origin, Trajectories
+from grpo_jax.rewards.base import Completion
+from grpo_jax.rewards.scoring import RewardTable
+from grpo_jax.trainer import logbook
+
+
+def configuration(**changes) -> c.TrainConfig:
+    policy = c.PolicyConfig(tokenizer="characters")
+    return c.TrainConfig(policy=policy, **changes).seal()
+
+
+def test_a_workdir_keeps_to_its_configuration(tmp_path):
+    logbook.open_workdir(tmp_path, configuration())
+    assert logbook.read_config(tmp_path) == configuration()
+    more = configuration(trainer=c.TrainerConfig(steps=500))
+    logbook.open_workdir(tmp_path, more)
+    assert logbook.read_config(tmp_path).trainer.steps == 500
+    with pytest.raises(ValueError, match="config.seed was 0 and is 1.*--workdir"):
+        logbook.open_workdir(tmp_path, configuration(seed=1))
+    assert logbook.read_config(tmp_path).seed == 0
+
+
+def test_a_directory_without_a_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        logbook.read_config(tmp_path)
+
+
+def rows(tmp_path, prompts_written):
+    origins = np.array(
+        [
+            [1, 1, 3, 3, 2, 2, 0],
+            [1, 1, 2, 5, 5, 2, 2],
+            [1, 2, 2, 2, 0, 0, 0],
+            [1, 2, 0, 0, 0, 0, 0],
+        ],
+        np.uint8,
+    )
+    zeros = np.zeros(origins.shape, np.float32)
+    trajectories = Trajectories(
+        tokens=origins.astype(np.int32),
+        origins=origins,
+        behavior_log_probs=zeros,
+        kept_log_mass=zeros,
+        prompt_lengths=np.array([2, 2, 1, 1], np.int32),
+        lengths=np.array([6, 7, 4, 2], np.int32),
+        finished=np.array([True, True, True, False]),
+    )
+    prompts = [EncodedPrompt(Example(i, f"q{i}", "r"), f"q{i}", [1]) for i in (5, 9)]
+    completions = [
+        Completion(f"q{row // 2}", f"text {row}", "r", 3, True, row // 2, {})
+        for row in range(4)
+    ]
+    values = np.array([[1, np.nan], [0, 1], [0, 0], [np.nan, np.nan]])
+    table = RewardTable(
+        ("accuracy", "format"), values, np.array([1.0, 0.1, 0.0, np.nan])
+    )
+    (tmp_path / "rollouts").mkdir(exist_ok=True)
+    logbook.write_rollouts(
+        tmp_path,
+        3,
+        prompts[:prompts_written],
+        completions,
+        trajectories,
+        table,
+        np.array([0.5, -0.5, 0, 0], np.float32),
+    )
+    path = tmp_path / "rollouts" / "000003.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_rollouts_say_who_wrote_which_tokens(tmp_path):
+    written = rows(tmp_path, 2)
+    assert [row["spans"] for row in written] == [
+        [["guidance", 0, 2], ["sampled", 2, 4]],
+        [["sampled", 0, 1], ["observation", 1, 3], ["sampled", 3, 5]],
+        [["sampled", 0, 3]],
+        [["sampled", 0, 1]],
+    ]
+    assert Origin.GUIDANCE.name.lower() == "guidance"
+    assert written[0]["rewards"] == {"accuracy": 1.0, "format": None}
+    assert written[3]["reward"] is None
+    assert [(row["prompt_id"], row["sample"]) for row in written] == [
+        (5, 0),
+        (5, 1),
+        (9, 0),
+        (9, 1),
+    ]
+
+
+def test_fewer_groups_can_be_written(tmp_path):
+    assert [row["group"] for row in rows(tmp_path, 1)] == [0, 0]
+
+
+def test_json_is_whole_and_has_no_nan(tmp_path):
+    path = tmp_path / "x.json"
+    logbook.write_json(path, {"a": {"b": float("nan"), "c": np.float32(2)}})
+    assert json.loads(path.read_text()) == {"a": {"b": None, "c": 2.0}}
+    assert [each.name for each in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logbook.os, "replace", refuse)
+    with pytest.raises(OSError, match="No space left.*--workdir") as error:
+        logbook.open_workdir(tmp_path, configuration())
+    assert str(tmp_path) in str(error.value)
+    assert dataclasses.is_dataclass(configuration())
