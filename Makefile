@@ -19,15 +19,16 @@ quickstart: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "not slow and not torch"
 
+# The rest: long walks, and what needs torch where torch is installed.
 test-slow: $(READY)
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow or torch"
 
 # Before every commit: format, lint, types, layering, fast tests.
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m "not slow and not torch"
+	$(BIN)/python -m pytest -n 2 -m "not system and not slow and not torch"
 
 clean:
 	rm -rf .venv runs *.egg-info

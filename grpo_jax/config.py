@@ -276,6 +276,8 @@ class WarmStartConfig(Section):
 
     steps: int = 0
     batch_size: int = 64
+    # Rows in one forward and backward pass. 0: all at once.
+    micro_batch_rows: int = 0
     # Worked solutions shown, over and over; 0: every training problem.
     demonstrations: int = 0
     optimizer: OptimizerConfig = dataclasses.field(
@@ -285,6 +287,14 @@ class WarmStartConfig(Section):
     def validate(self, path: str):
         """Checks ranges."""
         _at_least(path, self, steps=0, batch_size=1, demonstrations=0)
+        _at_least(path, self, micro_batch_rows=0)
+        if self.micro_batch_rows:
+            _divides(
+                f"{path}.micro_batch_rows",
+                self.micro_batch_rows,
+                f"{path}.batch_size",
+                self.batch_size,
+            )
 
 
 @dataclasses.dataclass

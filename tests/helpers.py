@@ -80,3 +80,10 @@ def requests_of(count: int, vocab: int, seed: int = 0, **changes) -> list[Reques
         for _ in range(-(-count // 4))
     ]
     return [Request(prompts[i // 4], i // 4, i % 4, **changes) for i in range(count)]
+
+
+def abstract_like(state):
+    """Shapes, dtypes and shardings of a state, without its arrays."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )

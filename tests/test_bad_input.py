@@ -13,6 +13,8 @@ from grpo_jax import config as c
 from grpo_jax.trainer import logbook, loop
 from grpo_jax.trainer import run as runs
 
+pytestmark = pytest.mark.system
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 

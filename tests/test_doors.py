@@ -15,6 +15,8 @@ from grpo_jax.policy import huggingface
 from grpo_jax.trainer import model as models
 from grpo_jax.trainer import policies
 
+pytestmark = pytest.mark.system
+
 SMALL = (
     "--config=configs/quickstart.py",
     "--config.warm_start.steps=6",

@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 
 def run(*arguments: str):
     return subprocess.run(

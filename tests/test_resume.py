@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+pytestmark = pytest.mark.system
+
 STEPS = 6
 COMMAND = [
     sys.executable,

@@ -55,7 +55,7 @@ def math(config: TaskConfig, reward: RewardConfig) -> Task:
     )
 
 
-def _failures(pool: VerifierPool) -> dict[str, float]:
+def _failures(pool: VerifierPool) -> dict[str, int]:
     """Returns how many checks were cut off and how many failed, since the last call."""
     counts = pool.take_counts()
     return {

@@ -77,11 +77,6 @@ def trim_width(longest: int, widest: int) -> int:
     return min(-(-longest // quantum) * quantum, widest)
 
 
-def take_rows(batch: TrainBatch, rows: slice) -> TrainBatch:
-    """Returns some rows of a batch."""
-    return jax.tree.map(lambda x: x[rows], batch)
-
-
 _advantages = functools.partial(
     jax.jit, static_argnames=("group_size", "kind", "epsilon")
 )(group_advantages)

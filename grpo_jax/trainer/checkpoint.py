@@ -103,7 +103,7 @@ class Checkpoints:
         """Returns the state, in the shardings of `abstract`, and the position.
 
         Args:
-          abstract: shapes, dtypes and shardings (`abstract_like`).
+          abstract: shapes, dtypes and shardings (`step.abstract_state`).
           step: which checkpoint; None is the newest.
 
         Raises:
@@ -153,13 +153,6 @@ def _items(state: TrainState) -> dict[str, Any]:
     """Returns what is saved apart, so that weights can be read without the rest."""
     rest = {name: getattr(state, name) for name in ("opt_state", "step", "updates")}
     return {"params": state.params, "optimizer": rest}
-
-
-def abstract_like(state: Any) -> Any:
-    """Returns shapes, dtypes and shardings of a state, without its arrays."""
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
 
 
 def _leaves(tree: Any) -> list[tuple[tuple, Any]]:

@@ -14,9 +14,15 @@ from grpo_jax.policy import sharding, transformer
 from grpo_jax.records import TrainBatch, Trajectories
 from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import optimizer as optimizers
-from grpo_jax.trainer.checkpoint import Checkpoints, abstract_like
+from grpo_jax.trainer.checkpoint import Checkpoints
 from grpo_jax.trainer.run import Run
-from grpo_jax.trainer.step import grpo_loss, init_state, make_update
+from grpo_jax.trainer.step import (
+    abstract_state,
+    grpo_loss,
+    init_state,
+    make_update,
+    shardings_of,
+)
 
 
 class Learner:
@@ -27,12 +33,15 @@ class Learner:
       skipped_in_a_row: updates skipped since the last finite one.
     """
 
-    def __init__(self, run: Run, params: transformer.Params, workdir: pathlib.Path):
+    def __init__(
+        self, run: Run, params: transformer.Params | None, workdir: pathlib.Path
+    ):
         """Makes the state before the first update.
 
         Args:
           run: what the configuration built.
-          params: starting weights, which are also the reference.
+          params: starting weights, which are also the reference; None where there is
+            no reference and `restore` will follow, so that no weights are made twice.
           workdir: where the batch of a non-finite update is dumped.
         """
         config = run.config
@@ -47,17 +56,23 @@ class Learner:
         self.skipped_in_a_row = 0
         self._reference = None
         if config.objective.kl_coef:
+            assert params is not None, "the reference is the starting weights"
             # A copy even where the dtype stays: updates give their input's arrays away.
             dtype = config.policy.dtype.value
             self._reference = jax.tree.map(
                 lambda x: jnp.array(x, dtype, copy=True), params
             )
-        self.state = init_state(params, optimizer, run.model.mesh)
+        self._abstract = abstract_state(
+            run.model.abstract_params(), optimizer, run.model.mesh
+        )
+        self.state = self._abstract
+        if params is not None:
+            self.state = init_state(params, optimizer, run.model.mesh)
         loss = grpo_loss(config.objective)
         self._update = jax.jit(
             make_update(self._scorer, loss, optimizer, schedule, run.model.mesh),
             donate_argnums=0,
-            out_shardings=(jax.tree.map(lambda x: x.sharding, self.state), None),
+            out_shardings=(shardings_of(self._abstract), None),
         )
         self._score = jax.jit(
             functools.partial(self._scorer.score, mesh=run.model.mesh)
@@ -75,9 +90,8 @@ class Learner:
 
     def restore(self, checkpoints: Checkpoints) -> dict[str, Any]:
         """Takes the newest checkpoint's state; returns the position saved with it."""
-        abstract = abstract_like(self.state)
-        jax.tree.map(lambda x: x.delete(), self.state)  # never two states at once
-        self.state, position = checkpoints.restore(abstract)
+        self.state = self._abstract  # never two states at once
+        self.state, position = checkpoints.restore(self._abstract)
         self.skipped_in_a_row = position["skipped_in_a_row"]
         return position
 
@@ -164,10 +178,15 @@ class Learner:
 
 
 def _merge(metrics: list[dict[str, Any]]) -> dict[str, float]:
-    """Returns the metrics of a step: means over its updates, maxima of maxima."""
+    """Returns the metrics of a step: means over its updates, maxima of maxima.
+
+    Numbers of updates that were skipped because they are not finite are left out, as
+    long as one remains.
+    """
     merged = {}
     for name in metrics[0]:
         values = np.array([each[name] for each in metrics], np.float64)
+        values = values[np.isfinite(values)] if np.isfinite(values).any() else values
         best = values.max() if name.endswith("_max") else values.mean()
         merged[name] = float(best)
     return merged

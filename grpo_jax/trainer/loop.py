@@ -81,7 +81,11 @@ def _train(
         warm_start.warm_start(run, stream.prompts, workdir, stopper, timer)
         if stopper.reason:
             return _summarise(workdir, 0, stopper.reason, timer, 0)
-    learner = Learner(run, starting_params(run.model, workdir), workdir)
+    params = None
+    if checkpoints.latest_step is None or config.objective.kl_coef:
+        params = starting_params(run.model, workdir)
+    learner = Learner(run, params, workdir)
+    del params
     if checkpoints.latest_step is not None:
         position = learner.restore(checkpoints)
         stream.set_state(position["stream"])
@@ -98,6 +102,7 @@ def _train(
     writer = MetricsWriter(workdir, resume_step=first - 1)
     with writer, _progress(config, first) as progress:
         timer.metrics()  # what came before is no part of the first step
+        stopper.lap()
         for step in range(first, config.trainer.steps + 1):
             prompts = next(stream)
             with timer("rollout"):

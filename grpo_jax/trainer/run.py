@@ -75,6 +75,7 @@ def _check_rows(config: TrainConfig, mesh: Mesh) -> None:
         ("rows of an update (config.trainer.minibatches)", update),
         ("config.trainer.micro_batch_rows", config.trainer.micro_batch_rows),
         ("config.warm_start.batch_size", config.warm_start.batch_size),
+        ("config.warm_start.micro_batch_rows", config.warm_start.micro_batch_rows),
     ):
         if count % split:
             raise ValueError(

@@ -146,7 +146,10 @@ def make_update(
             micro_loss, params, jax.tree.map(lambda x: x[0], micros)
         )
         sums, maxima = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1])
-        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        zeros = jax.lax.with_sharding_constraint(
+            jax.tree.map(jnp.zeros_like, state.params),
+            sharding.param_shardings(mesh, state.params),
+        )
         (total, gradients, sums, maxima), _ = jax.lax.scan(
             accumulate, (jnp.zeros(()), zeros, sums, maxima), micros
         )
@@ -199,13 +202,14 @@ def grpo_loss(config: ObjectiveConfig) -> Loss:
             "policy/entropy": jnp.where(counted, entropy, 0).sum(),
             "policy/clip_fraction": seen.clipped.sum().astype(jnp.float32),
             "policy/sampler_gap_mean": gap.sum(),
-            "loss/kl": seen.kl.sum(),
         }
         maxima = {
             "policy/ratio_max": seen.importance_ratio.max(),
             "policy/sampler_gap_max": gap.max(),
-            "loss/kl_max": seen.kl.max(),
         }
+        if batch.reference_log_probs is not None:
+            sums["loss/kl"] = seen.kl.sum()
+            maxima["loss/kl_max"] = seen.kl.max()
         return value, jax.lax.stop_gradient((sums, maxima))
 
     return loss
@@ -226,7 +230,7 @@ def supervised_loss(
 def init_state(
     params: transformer.Params, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-    """Returns the state before the first update, moments lying as weights do."""
+    """Returns the state before the first update; moments lie as weights do."""
     shardings = sharding.optimizer_shardings(mesh, optimizer, params)
     opt_state = jax.jit(optimizer.init, out_shardings=shardings)(params)
 
@@ -234,6 +238,30 @@ def init_state(
         return jax.device_put(np.int32(0), sharding.replicated(mesh))
 
     return TrainState(params, opt_state, step=zero(), updates=zero())
+
+
+def abstract_state(
+    params: Any, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Returns shapes, dtypes and shardings of what `init_state` makes.
+
+    Args:
+      params: shapes, dtypes and shardings of the weights.
+      optimizer: makes the rest.
+      mesh: the devices.
+    """
+    scalar = jax.ShapeDtypeStruct((), np.int32, sharding=sharding.replicated(mesh))
+    opt_state = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        jax.eval_shape(optimizer.init, params),
+        sharding.optimizer_shardings(mesh, optimizer, params),
+    )
+    return TrainState(params, opt_state, step=scalar, updates=scalar)
+
+
+def shardings_of(state: TrainState) -> TrainState:
+    """Returns the shardings of a state, or of what `abstract_state` gives."""
+    return jax.tree.map(lambda x: x.sharding, state)
 
 
 def _scatter(

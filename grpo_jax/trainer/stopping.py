@@ -31,6 +31,10 @@ class Stopper:
     def __exit__(self, *_: object) -> None:
         self._restore()
 
+    def lap(self) -> None:
+        """Says that steps begin now: what came before was none."""
+        self._last = time.monotonic()
+
     def should_stop(self) -> bool:
         """Returns whether the step that just ended must be the last; call every step.
 

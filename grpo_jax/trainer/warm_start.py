@@ -14,11 +14,17 @@ from grpo_jax.records import Origin, TrainBatch
 from grpo_jax.reporting.terminal import Progress
 from grpo_jax.trainer import optimizer as optimizers
 from grpo_jax.trainer.batch import supervised_weights
-from grpo_jax.trainer.checkpoint import abstract_like
 from grpo_jax.trainer.metrics import MetricsWriter, StepTimer
 from grpo_jax.trainer.policies import open_warm_start
 from grpo_jax.trainer.run import Run
-from grpo_jax.trainer.step import Scorer, init_state, make_update, supervised_loss
+from grpo_jax.trainer.step import (
+    Scorer,
+    abstract_state,
+    init_state,
+    make_update,
+    shardings_of,
+    supervised_loss,
+)
 from grpo_jax.trainer.stopping import Stopper
 
 # Between checkpoints: a crash costs at most this many supervised steps.
@@ -42,23 +48,24 @@ def warm_start(
             return
         schedule = optimizers.make_schedule(config.optimizer, config.steps)
         optimizer = optimizers.make_optimizer(config.optimizer, schedule)
-        state = init_state(run.model.initial_params(), optimizer, run.model.mesh)
-        if checkpoints.latest_step is not None:
-            state, _ = checkpoints.restore(abstract_like(state))
+        mesh = run.model.mesh
+        abstract = abstract_state(run.model.abstract_params(), optimizer, mesh)
+        if checkpoints.latest_step is None:
+            state = init_state(run.model.initial_params(), optimizer, mesh)
+        else:
+            state, _ = checkpoints.restore(abstract)
         first = int(state.updates) + 1
         update = jax.jit(
-            make_update(
-                _scorer(run), supervised_loss, optimizer, schedule, run.model.mesh
-            ),
+            make_update(_scorer(run), supervised_loss, optimizer, schedule, mesh),
             donate_argnums=0,
-            out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
+            out_shardings=(shardings_of(abstract), None),
         )
         batches = _batches(run, prompts, first - 1)
         writer = MetricsWriter(workdir, resume_step=first - 1, name="warm_start")
         with writer, _progress(config.steps, first) as progress:
             for step in range(first, config.steps + 1):
                 with timer("warm_start"):
-                    batch = sharding.put_rows(next(batches), run.model.mesh)
+                    batch = sharding.put_rows(next(batches), mesh)
                     state, metrics = update(state, batch)
                     metrics = jax.device_get(metrics)
                 metrics["loss"] = metrics.pop("loss/total")
@@ -82,7 +89,7 @@ def _scorer(run: Run) -> Scorer:
         run.scorer(),
         temperature=1.0,
         completion_columns=run.model.arch.max_context_tokens,
-        micro_batch_rows=0,
+        micro_batch_rows=run.config.warm_start.micro_batch_rows,
     )
 
 

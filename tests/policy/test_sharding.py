@@ -73,7 +73,6 @@ def updated(arch, mesh):
             update,
             donate_argnums=0,
             out_shardings=(shardings, None),
-            compiler_options={"xla_backend_optimization_level": 0},
         )
         return update(state, sharding.put_rows(batch_of(arch), mesh))
 

@@ -140,7 +140,9 @@ def test_accuracy(pool):
 def test_a_check_that_fails_is_not_a_wrong_answer(pool):
     class Failing(VerifierPool):
         def map(self, function, arguments):
-            return pool.map("misbehaving:act", [("leave", 1), ("fail", "x")])
+            return pool.map(
+                "tests.rewards.misbehaving:act", [("leave", 1), ("fail", "x")]
+            )
 
     assert accuracy(Failing())([completion("", "6")] * 2) == [None, None]
     counts = pool.take_counts()

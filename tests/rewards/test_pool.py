@@ -12,6 +12,8 @@ from grpo_jax.rewards import worker as worker_module
 from grpo_jax.rewards.pool import VerifierPool
 from grpo_jax.rewards.worker import Status
 
+pytestmark = pytest.mark.system
+
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parents[1]
 GENEROUS = 60.0  # no healthy check comes near it, however loaded the machine
@@ -39,18 +41,18 @@ def gone_within(pids, seconds):
 
 
 def act(pool, *calls):
-    return pool.map("misbehaving:act", list(calls))
+    return pool.map("tests.rewards.misbehaving:act", list(calls))
 
 
 def process_ids(pool, checks=8):
-    outcomes = pool.map("misbehaving:process_id", [()] * checks)
+    outcomes = pool.map("tests.rewards.misbehaving:process_id", [()] * checks)
     return {outcome.value for outcome in outcomes}
 
 
 def test_values_come_in_order(pool):
-    outcomes = pool.map("misbehaving:double", [(i,) for i in range(200)])
+    outcomes = pool.map("tests.rewards.misbehaving:double", [(i,) for i in range(200)])
     assert [outcome.value for outcome in outcomes] == [2 * i for i in range(200)]
-    assert pool.map("misbehaving:double", []) == []
+    assert pool.map("tests.rewards.misbehaving:double", []) == []
     assert pool.take_counts() == {"ok": 200, "timeout": 0, "error": 0, "killed": 0}
     assert sum(pool.take_counts().values()) == 0
 
@@ -61,13 +63,15 @@ def test_a_function_of_a_module_is_as_good_as_its_path(pool):
 
 def test_functions_alternate(pool):
     for _ in range(3):
-        assert pool.map("misbehaving:double", [(2,)] * 3)[0].value == 4
+        assert pool.map("tests.rewards.misbehaving:double", [(2,)] * 3)[0].value == 4
         assert pool.map("builtins:len", [("abc",)] * 3)[2].value == 3
 
 
 def test_large_arguments_and_values(pool):
     text = "x" * 3_000_000
-    assert pool.map("misbehaving:double", [(text,)] * 3)[2].value == 2 * text
+    assert (
+        pool.map("tests.rewards.misbehaving:double", [(text,)] * 3)[2].value == 2 * text
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,13 +127,16 @@ def test_checks_not_done_at_the_batch_deadline_are_timeouts():
 
 
 def test_what_a_check_prints_cannot_corrupt_the_protocol(pool, capfd):
-    outcomes = pool.map("misbehaving:noisy", [(i,) for i in range(10)])
+    outcomes = pool.map("tests.rewards.misbehaving:noisy", [(i,) for i in range(10)])
     assert [outcome.value for outcome in outcomes] == list(range(10))
     assert "noise" not in "".join(capfd.readouterr())
 
 
 def test_workers_see_no_accelerator(pool):
-    assert pool.map("misbehaving:heavy_modules", [()])[0].value == ([], "cpu")
+    assert pool.map("tests.rewards.misbehaving:heavy_modules", [()])[0].value == (
+        [],
+        "cpu",
+    )
     assert "JAX_PLATFORMS" not in os.environ or os.environ["JAX_PLATFORMS"]
 
 
@@ -152,7 +159,7 @@ def test_nothing_starts_before_the_first_batch_and_nothing_is_left(monkeypatch):
     )
     pool = VerifierPool(3, check_seconds=GENEROUS)
     assert not started
-    child = pool.map("misbehaving:start_child", [()])[0].value
+    child = pool.map("tests.rewards.misbehaving:start_child", [()])[0].value
     process_ids(pool)
     assert alive(child) and 1 <= len(started) <= 3
     pool.close()
@@ -176,7 +183,7 @@ def test_an_idle_worker_may_be_killed_from_outside(pool):
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     assert gone_within(pids, 10)
-    outcomes = pool.map("misbehaving:double", [(i,) for i in range(20)])
+    outcomes = pool.map("tests.rewards.misbehaving:double", [(i,) for i in range(20)])
     assert [outcome.value for outcome in outcomes] == [2 * i for i in range(20)]
 
 
@@ -184,26 +191,26 @@ def test_an_idle_worker_may_be_killed_from_outside(pool):
     ("function", "message"),
     [
         ("no_such_module:f", "ModuleNotFoundError"),
-        ("misbehaving:absent", "no attribute 'absent'"),
-        ("misbehaving", "not of the form"),
+        ("tests.rewards.misbehaving:absent", "no attribute 'absent'"),
+        ("tests.rewards.misbehaving", "not of the form"),
         (lambda: None, "top level of a module"),
     ],
 )
 def test_a_function_that_cannot_be_imported(pool, function, message):
     with pytest.raises(ValueError, match=message):
         pool.map(function, [(1,)])
-    assert pool.map("misbehaving:double", [(1,)])[0].value == 2
+    assert pool.map("tests.rewards.misbehaving:double", [(1,)])[0].value == 2
 
 
 def test_workers_that_die_at_import_are_an_error_not_a_verdict(pool):
     with pytest.raises(RuntimeError, match="code 7"):
-        pool.map("dies_at_import:f", [(1,)])
+        pool.map("tests.rewards.dies_at_import:f", [(1,)])
 
 
 def test_an_unpicklable_argument_raises_and_leaves_the_pool_usable(pool):
     with pytest.raises(Exception, match="local object"):
-        pool.map("misbehaving:double", [(1,), (lambda: None,)])
-    assert pool.map("misbehaving:double", [(1,)])[0].value == 2
+        pool.map("tests.rewards.misbehaving:double", [(1,), (lambda: None,)])
+    assert pool.map("tests.rewards.misbehaving:double", [(1,)])[0].value == 2
 
 
 @pytest.mark.parametrize(
@@ -227,13 +234,13 @@ import sys, threading
 sys.path.insert(0, {here!r})
 from grpo_jax.rewards.pool import VerifierPool
 pool = VerifierPool(1, check_seconds={seconds}, batch_seconds=600)
-print(pool.map("misbehaving:process_id", [()])[0].value, flush=True)
+print(pool.map("tests.rewards.misbehaving:process_id", [()])[0].value, flush=True)
 {then}
 """
 
 
 def start_script(then, seconds):
-    script = SCRIPT.format(here=str(HERE), then=then, seconds=seconds)
+    script = SCRIPT.format(here=str(ROOT), then=then, seconds=seconds)
     process = subprocess.Popen(
         [sys.executable, "-"],
         stdin=subprocess.PIPE,
@@ -264,7 +271,7 @@ def test_the_end_of_an_unguarded_script_ends_its_workers():
 
 
 def test_ctrl_c_during_a_check_ends_its_worker():
-    process, pid = start_script('pool.map("misbehaving:hang", [()])', 600)
+    process, pid = start_script('pool.map("tests.rewards.misbehaving:hang", [()])', 600)
     time.sleep(1)
     code, errors = end_script(process, signal.SIGINT)
     assert code and "KeyboardInterrupt" in errors
@@ -273,7 +280,10 @@ def test_ctrl_c_during_a_check_ends_its_worker():
 
 def test_a_hung_check_ends_by_itself_when_its_parent_was_killed():
     signals = [signal.SIGTERM, signal.SIGKILL]
-    scripts = [start_script('pool.map("misbehaving:hang", [()])', 2) for _ in signals]
+    scripts = [
+        start_script('pool.map("tests.rewards.misbehaving:hang", [()])', 2)
+        for _ in signals
+    ]
     time.sleep(0.3)  # less than the check's deadline
     for sent, (process, _) in zip(signals, scripts, strict=True):
         assert end_script(process, sent)[0] == -sent

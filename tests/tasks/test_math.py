@@ -146,7 +146,7 @@ def test_rewards(tmp_path):
     try:
         assert list(task.rewards["accuracy"](rows)) == [1.0, 0.0, 1.0]
         counts = dict(task.take_counts())
-        assert sum(counts.values()) == counts["reward/checks_ok"] == 3
+        assert counts == {"reward/timeouts": 0, "reward/errors": 0}
     finally:
         task.close()
     assert list(task.rewards["format"](rows)) == [1.0, 1.0, 0.0]

@@ -10,7 +10,7 @@ import pytest
 
 from grpo_jax.config import OptimizerConfig
 from grpo_jax.policy import sharding, transformer
-from grpo_jax.trainer.checkpoint import Checkpoints, abstract_like
+from grpo_jax.trainer.checkpoint import Checkpoints
 from grpo_jax.trainer.optimizer import make_optimizer, make_schedule
 from grpo_jax.trainer.step import init_state
 from tests import helpers
@@ -50,8 +50,8 @@ def test_everything_comes_back(tmp_path, state):
         checkpoints.save(7, state, position, {"reward/mean": float("nan")})
     with opened(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 7
-        restored, found = checkpoints.restore(abstract_like(state))
-        weights = checkpoints.restore_params(abstract_like(state.params))
+        restored, found = checkpoints.restore(helpers.abstract_like(state))
+        weights = checkpoints.restore_params(helpers.abstract_like(state.params))
     assert found == position
     assert jax.tree.structure(restored) == jax.tree.structure(state)
     assert_same(restored, state)
@@ -68,7 +68,7 @@ def test_the_state_may_be_given_away_while_it_is_written(tmp_path, state):
         for _ in range(3):
             state = change(state)
     with opened(tmp_path) as checkpoints:
-        restored, _ = checkpoints.restore(abstract_like(state))
+        restored, _ = checkpoints.restore(helpers.abstract_like(state))
     assert_same(restored, expected)
 
 
@@ -81,7 +81,7 @@ def test_the_last_and_the_best_are_kept(tmp_path, state):
     assert steps_in(tmp_path) == [2, 5, 6]
     with opened(tmp_path, best_metric="score") as checkpoints:
         assert checkpoints.best_step == 2 and checkpoints.latest_step == 6
-        assert checkpoints.restore(abstract_like(state), 2)[1] == {"step": 2}
+        assert checkpoints.restore(helpers.abstract_like(state), 2)[1] == {"step": 2}
 
 
 def test_without_a_metric_only_the_last_are_kept(tmp_path, state):
@@ -111,7 +111,7 @@ def test_another_mesh_reads_what_one_device_wrote(tmp_path, state, optimizer):
         params = jax.device_put(params, sharding.param_shardings(mesh, params))
         other = init_state(params, optimizer, mesh)
     with opened(tmp_path) as checkpoints:
-        restored, _ = checkpoints.restore(abstract_like(other))
+        restored, _ = checkpoints.restore(helpers.abstract_like(other))
     assert_same(restored, state)
     wanted = jax.tree.map(lambda x: x.sharding, other)
     assert jax.tree.map(lambda x: x.sharding, restored) == wanted
@@ -127,11 +127,11 @@ def test_what_an_interrupted_save_left_is_not_seen(tmp_path, state):
     shutil.rmtree(partial / "optimizer")
     with opened(tmp_path) as checkpoints:
         assert checkpoints.latest_step == 1
-        assert checkpoints.restore(abstract_like(state))[1] == {"step": 1}
+        assert checkpoints.restore(helpers.abstract_like(state))[1] == {"step": 1}
         checkpoints.save(2, state, {"step": 2}, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
     with opened(tmp_path) as checkpoints:
-        assert checkpoints.restore(abstract_like(state))[1] == {"step": 2}
+        assert checkpoints.restore(helpers.abstract_like(state))[1] == {"step": 2}
 
 
 @pytest.mark.parametrize(
@@ -154,8 +154,8 @@ def test_another_model_is_refused_by_name(tmp_path, state, optimizer, change, me
     other = init_state(helpers.params_of(arch), optimizer, helpers.one_device_mesh())
     with opened(tmp_path) as checkpoints:
         for restore in (
-            lambda: checkpoints.restore(abstract_like(other)),
-            lambda: checkpoints.restore_params(abstract_like(other.params)),
+            lambda: checkpoints.restore(helpers.abstract_like(other)),
+            lambda: checkpoints.restore_params(helpers.abstract_like(other.params)),
         ):
             with pytest.raises(ValueError, match=re.escape(message)) as error:
                 restore()
@@ -165,7 +165,7 @@ def test_another_model_is_refused_by_name(tmp_path, state, optimizer, change, me
 def test_a_missing_step_lists_those_there_are(tmp_path, state):
     with opened(tmp_path) as checkpoints:
         with pytest.raises(FileNotFoundError, match="it has none"):
-            checkpoints.restore(abstract_like(state))
+            checkpoints.restore(helpers.abstract_like(state))
         checkpoints.save(1, state, {"step": 0}, {})
         checkpoints.save(4, state, {"step": 0}, {})
     message = "has no checkpoint of step 3; it has .*1.*4"
@@ -173,4 +173,4 @@ def test_a_missing_step_lists_those_there_are(tmp_path, state):
         opened(tmp_path) as checkpoints,
         pytest.raises(FileNotFoundError, match=message),
     ):
-        checkpoints.restore(abstract_like(state), 3)
+        checkpoints.restore(helpers.abstract_like(state), 3)

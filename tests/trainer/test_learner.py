@@ -122,7 +122,7 @@ def test_one_update_a_rollout_needs_no_old_log_probs(case):
     case = case()
     metrics = case.learn()
     assert metrics["policy/ratio_max"] == 1 and metrics["policy/clip_fraction"] == 0
-    assert metrics["loss/kl"] == 0 and metrics["optimizer/skipped"] == 0
+    assert "loss/kl" not in metrics and metrics["optimizer/skipped"] == 0
     (part, _), *rest = case.updates
     assert not rest
     assert part.old_log_probs is None and part.reference_log_probs is None

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from grpo_jax import config as c
+from grpo_jax import config_files
 from grpo_jax.data.examples import Example
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.records import Origin, Trajectories
@@ -20,18 +21,13 @@ def configuration(**changes) -> c.TrainConfig:
 
 def test_a_workdir_keeps_to_its_configuration(tmp_path):
     logbook.open_workdir(tmp_path, configuration())
-    assert logbook.read_config(tmp_path) == configuration()
+    assert config_files.of_workdir(tmp_path) == configuration()
     more = configuration(trainer=c.TrainerConfig(steps=500))
     logbook.open_workdir(tmp_path, more)
-    assert logbook.read_config(tmp_path).trainer.steps == 500
+    assert config_files.of_workdir(tmp_path).trainer.steps == 500
     with pytest.raises(ValueError, match="config.seed was 0 and is 1.*--workdir"):
         logbook.open_workdir(tmp_path, configuration(seed=1))
-    assert logbook.read_config(tmp_path).seed == 0
-
-
-def test_a_directory_without_a_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no config.json"):
-        logbook.read_config(tmp_path)
+    assert config_files.of_workdir(tmp_path).seed == 0
 
 
 def rows(tmp_path, prompts_written):

@@ -132,7 +132,6 @@ def compiled():
                 jax.jit(
                     update,
                     donate_argnums=0,
-                    compiler_options={"xla_backend_optimization_level": 0},
                 ),
             )
         return programs[name]
