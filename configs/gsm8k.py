@@ -5,10 +5,10 @@ r"""GSM8K with Qwen2.5-0.5B-Instruct: the first run on a model of your own.
         --config.task.train_path=gsm8k_train.jsonl \
         --config.task.test_path=gsm8k_test.jsonl
 
-Written for one GPU of 24 to 80 GB or a v5e-8; it has been run end to end on a CPU with
-a shrunken model only, so its learning curve is not known yet. On a v5e-8 add
-`--config.mesh.fsdp=8`. The data files have a question and an answer a line; "####"
-answers as OpenAI published them work as they are. Any Qwen2, Qwen3 or Llama 3 model
+Written for one GPU of 24 to 80 GB or a v5e-8. It has been run end to end on a CPU with
+a shrunken model only: its memory on a GPU and its learning curve are not known yet. On
+a v5e-8 add `--config.mesh.fsdp=8`. The data files have a question and an answer a line;
+"####" answers as OpenAI published them work as they are. Any Qwen2, Qwen3 or Llama 3 model
 directory can take the place of the policy.
 """
 
@@ -39,6 +39,7 @@ def get_config() -> c.TrainConfig:
             max_prompt_tokens=320,
             max_completion_tokens=512,
             chunk_steps=32,
+            max_rows=64,
         ),
         reward=c.RewardConfig(weights={"accuracy": 1.0, "format": 0.1}, workers=4),
         objective=c.ObjectiveConfig(loss=choices.Loss.DAPO),
@@ -47,9 +48,9 @@ def get_config() -> c.TrainConfig:
             warmup_steps=10,
             schedule=choices.Schedule.CONSTANT,
         ),
-        trainer=c.TrainerConfig(steps=200, micro_batch_rows=32),
+        trainer=c.TrainerConfig(steps=200, micro_batch_rows=16),
         evaluation=c.EvaluationConfig(
-            every_steps=20, samples=1, validation_problems=200
+            every_steps=20, samples=4, validation_problems=200
         ),
         checkpoint=c.CheckpointConfig(every_steps=20),
     )

@@ -3,8 +3,8 @@
     python -m grpo_jax.train --config=configs/quickstart.py --workdir=runs/quickstart
 
 A model of 136 thousand weights sees 4000 worked solutions of the arithmetic task in
-which 35 % of the step results are wrong on purpose, and then learns by GRPO, from
-verified answers alone, what those demonstrations could not teach.
+which 35 % of the step results are replaced by a random digit, and then learns by GRPO,
+from whether its completions end right and nothing else, what those could not teach.
 """
 
 from grpo_jax import choices

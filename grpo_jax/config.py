@@ -6,48 +6,19 @@ built, and forbids assignment from then on. Off is spelled 0 or "", never None.
 """
 
 import dataclasses
-import difflib
 import enum
 import json
-import math
-import typing
 from typing import Any
 
 from grpo_jax import choices
-
-
-class Section:
-    """A group of fields that can be checked and frozen."""
-
-    _sealed = False
-
-    def __setattr__(self, name: str, value: Any):
-        """Sets a declared field of an unsealed section."""
-        if self._sealed:
-            raise AttributeError(f"the configuration is sealed: cannot set {name!r}")
-        names = [field.name for field in dataclasses.fields(self)]  # pyright: ignore
-        if name not in names:
-            raise AttributeError(unknown_key(name, names, type(self).__name__))
-        object.__setattr__(self, name, value)
-
-    def validate(self, path: str):
-        """Raises ValueError where fields of this section are impossible."""
-
-    def seal(self, path: str = "config"):
-        """Checks every field, here and below, then forbids assignment.
-
-        Raises:
-          ValueError: a wrong type or an impossible value, with the field's full name.
-        """
-        for field in dataclasses.fields(self):  # pyright: ignore
-            name, value = f"{path}.{field.name}", getattr(self, field.name)
-            if isinstance(value, Section):
-                value.seal(name)
-            else:
-                _check_type(name, value, field.type)
-        self.validate(path)
-        object.__setattr__(self, "_sealed", True)
-        return self
+from grpo_jax.sections import (
+    Section,
+    at_least,
+    divides,
+    fraction,
+    positive,
+    unknown_key,
+)
 
 
 @dataclasses.dataclass
@@ -92,9 +63,9 @@ class ArithmeticConfig(Section):
 
     def validate(self, path: str):
         """Checks ranges."""
-        _at_least(path, self, operations=1, modulus=2, train_problems=1)
-        _at_least(path, self, validation_problems=1, test_problems=1, problems_seed=0)
-        _fraction(path, self, "mistake_fraction")
+        at_least(path, self, operations=1, modulus=2, train_problems=1)
+        at_least(path, self, validation_problems=1, test_problems=1, problems_seed=0)
+        fraction(path, self, "mistake_fraction")
         if not self.operators or set(self.operators) - set("+-*"):
             raise ValueError(
                 f"{path}.operators is {self.operators!r}: use characters of '+-*'"
@@ -133,7 +104,7 @@ class TaskConfig(Section):
                 f"{path}.prompt_template is {self.prompt_template!r}: it must contain "
                 "'{question}'"
             )
-        _at_least(path, self, validation_rows=0)
+        at_least(path, self, validation_rows=0)
 
 
 @dataclasses.dataclass
@@ -147,8 +118,8 @@ class SamplingConfig(Section):
 
     def validate(self, path: str):
         """Checks ranges."""
-        _at_least(path, self, temperature=0.0, top_k=0)
-        _fraction(path, self, "min_p")
+        at_least(path, self, temperature=0.0, top_k=0)
+        fraction(path, self, "min_p")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"{path}.top_p is {self.top_p}: use a value in (0, 1]")
 
@@ -169,8 +140,8 @@ class RolloutConfig(Section):
 
     def validate(self, path: str):
         """A group needs two rows to have an advantage."""
-        _at_least(path, self, prompts_per_step=1, group_size=2, max_prompt_tokens=1)
-        _at_least(path, self, max_completion_tokens=1, chunk_steps=1, max_rows=0)
+        at_least(path, self, prompts_per_step=1, group_size=2, max_prompt_tokens=1)
+        at_least(path, self, max_completion_tokens=1, chunk_steps=1, max_rows=0)
         if self.sampling.temperature == 0:
             raise ValueError(
                 f"{path}.sampling.temperature is 0: greedy groups hold one completion "
@@ -194,8 +165,8 @@ class RewardConfig(Section):
 
     def validate(self, path: str):
         """At least one reward must count."""
-        _at_least(path, self, workers=1, check_memory_mb=64)
-        _positive(path, self, "check_seconds", "batch_seconds")
+        at_least(path, self, workers=1, check_memory_mb=64)
+        positive(path, self, "check_seconds", "batch_seconds")
         if not any(self.weights.values()):
             raise ValueError(f"{path}.weights is {self.weights}: no reward has weight")
 
@@ -223,8 +194,8 @@ class ObjectiveConfig(Section):
 
     def validate(self, path: str):
         """k1 as a loss has zero expected gradient, so it is refused."""
-        _at_least(path, self, advantage_epsilon=0.0, kl_coef=0.0)
-        _positive(path, self, "clip_low", "clip_high")
+        at_least(path, self, advantage_epsilon=0.0, kl_coef=0.0)
+        positive(path, self, "clip_low", "clip_high")
         if self.dual_clip and self.dual_clip <= 1 + self.clip_high:
             raise ValueError(
                 f"{path}.dual_clip is {self.dual_clip}: it bounds the ratio from above "
@@ -260,9 +231,9 @@ class OptimizerConfig(Section):
 
     def validate(self, path: str):
         """Checks ranges."""
-        _at_least(path, self, warmup_steps=0, weight_decay=0.0, max_gradient_norm=0.0)
-        _positive(path, self, "learning_rate", "epsilon")
-        _fraction(path, self, "final_fraction")
+        at_least(path, self, warmup_steps=0, weight_decay=0.0, max_gradient_norm=0.0)
+        positive(path, self, "learning_rate", "epsilon")
+        fraction(path, self, "final_fraction")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(
@@ -286,10 +257,10 @@ class WarmStartConfig(Section):
 
     def validate(self, path: str):
         """Checks ranges."""
-        _at_least(path, self, steps=0, batch_size=1, demonstrations=0)
-        _at_least(path, self, micro_batch_rows=0)
+        at_least(path, self, steps=0, batch_size=1, demonstrations=0)
+        at_least(path, self, micro_batch_rows=0)
         if self.micro_batch_rows:
-            _divides(
+            divides(
                 f"{path}.micro_batch_rows",
                 self.micro_batch_rows,
                 f"{path}.batch_size",
@@ -316,9 +287,9 @@ class TrainerConfig(Section):
 
     def validate(self, path: str):
         """Checks ranges."""
-        _at_least(path, self, steps=1, num_iterations=1, minibatches=1)
-        _at_least(path, self, micro_batch_rows=0, logits_chunk_tokens=1)
-        _at_least(path, self, max_nonfinite_updates=1, logged_groups=-1)
+        at_least(path, self, steps=1, num_iterations=1, minibatches=1)
+        at_least(path, self, micro_batch_rows=0, logits_chunk_tokens=1)
+        at_least(path, self, max_nonfinite_updates=1, logged_groups=-1)
 
 
 @dataclasses.dataclass
@@ -337,8 +308,8 @@ class EvaluationConfig(Section):
 
     def validate(self, path: str):
         """Checks ranges."""
-        _at_least(path, self, every_steps=0, samples=1, max_completion_tokens=0)
-        _at_least(path, self, validation_problems=0, test_problems=0)
+        at_least(path, self, every_steps=0, samples=1, max_completion_tokens=0)
+        at_least(path, self, validation_problems=0, test_problems=0)
         if not 0 < self.confidence < 1:
             raise ValueError(
                 f"{path}.confidence is {self.confidence}: use a value between 0 and "
@@ -356,8 +327,13 @@ class CheckpointConfig(Section):
     best_metric: str = "evaluation/pass@1"
 
     def validate(self, path: str):
-        """Checks ranges."""
-        _at_least(path, self, every_steps=1, keep_last=1)
+        """Checks ranges, and that only an evaluation decides what is best."""
+        at_least(path, self, every_steps=1, keep_last=1)
+        if self.best_metric and not self.best_metric.startswith("evaluation/"):
+            raise ValueError(
+                f"{path}.best_metric is {self.best_metric!r}: use a metric of the "
+                "evaluation, such as evaluation/pass@1, or '' for none"
+            )
 
 
 @dataclasses.dataclass
@@ -370,7 +346,7 @@ class MeshConfig(Section):
 
     def validate(self, path: str):
         """Checks ranges; the device count is checked when the mesh is made."""
-        _at_least(path, self, data=0, fsdp=1, tensor=1)
+        at_least(path, self, data=0, fsdp=1, tensor=1)
 
 
 @dataclasses.dataclass
@@ -392,25 +368,25 @@ class TrainConfig(Section):
 
     def validate(self, path: str):
         """Rules between sections; each message names both fields."""
-        _at_least(path, self, seed=0)
+        at_least(path, self, seed=0)
         rows = self.rollout.prompts_per_step * self.rollout.group_size
         per_update = rows // self.trainer.minibatches
         micro = self.trainer.micro_batch_rows
-        _divides(
+        divides(
             f"{path}.trainer.minibatches",
             self.trainer.minibatches,
             f"{path}.rollout.prompts_per_step x group_size",
             rows,
         )
         if micro:
-            _divides(
+            divides(
                 f"{path}.trainer.micro_batch_rows",
                 micro,
                 "the rows of an update (prompts_per_step x group_size / minibatches)",
                 per_update,
             )
         if self.rollout.max_rows:
-            _divides(
+            divides(
                 f"{path}.rollout.max_rows",
                 self.rollout.max_rows,
                 f"{path}.rollout.prompts_per_step x group_size",
@@ -455,13 +431,6 @@ def from_json(text: str) -> TrainConfig:
     return _fill(TrainConfig(), json.loads(text), "config")
 
 
-def unknown_key(name: str, known: list[str], where: str) -> str:
-    """Returns the message for a name that does not exist, with the nearest ones."""
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"use {known}"
-    return f"{where} has no field {name!r}; {hint}"
-
-
 def _fill(section: Any, values: Any, path: str) -> Any:
     if not isinstance(values, dict):
         raise ValueError(f"{path} is {values!r}: it must be an object of its fields")
@@ -484,60 +453,3 @@ def _choice(name: str, value: Any, kind: type[enum.Enum]) -> enum.Enum:
     if value not in members:
         raise ValueError(f"{name} is {value!r}: use one of {members}")
     return kind(value)
-
-
-def _check_type(name: str, value: Any, expected: Any):
-    if expected is float and type(value) is int:
-        return
-    origin = getattr(expected, "__origin__", expected)
-    if type(value) is bool and expected is not bool or not isinstance(value, origin):
-        raise ValueError(
-            f"{name} is {value!r} ({type(value).__name__}): it must be "
-            f"{_describe(expected)}"
-        )
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{name} is {value}: use a finite number")
-    if isinstance(value, dict):
-        key_type, value_type = typing.get_args(expected)
-        for key, each in value.items():
-            _check_type(f"a name in {name}", key, key_type)
-            _check_type(f"{name}[{key!r}]", each, value_type)
-
-
-def _describe(expected: Any) -> str:
-    if isinstance(expected, type) and issubclass(expected, enum.Enum):
-        members = ", ".join(str(member) for member in expected)
-        return f"one of {members}"
-    return str(expected) if typing.get_args(expected) else expected.__name__
-
-
-def _at_least(path: str, section: Section, **bounds: int | float):
-    for name, bound in bounds.items():
-        if getattr(section, name) < bound:
-            raise ValueError(
-                f"{path}.{name} is {getattr(section, name)}: use at least {bound}"
-            )
-
-
-def _positive(path: str, section: Section, *names: str):
-    for name in names:
-        if not getattr(section, name) > 0:
-            raise ValueError(
-                f"{path}.{name} is {getattr(section, name)}: use a value above 0"
-            )
-
-
-def _fraction(path: str, section: Section, *names: str):
-    for name in names:
-        if not 0 <= getattr(section, name) <= 1:
-            raise ValueError(
-                f"{path}.{name} is {getattr(section, name)}: use a value from 0 to 1"
-            )
-
-
-def _divides(divisor_name: str, divisor: int, total_name: str, total: int):
-    if total % divisor:
-        raise ValueError(
-            f"{divisor_name} is {divisor}: it must divide {total_name}, "
-            f"which is {total}"
-        )

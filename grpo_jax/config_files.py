@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from grpo_jax import config as configuration
+from grpo_jax import sections
 from grpo_jax.config import TrainConfig
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
@@ -84,7 +85,7 @@ def _check_field(field: str) -> None:
         known = [each.name for each in dataclasses.fields(section)]
         if name not in known:
             # The right field of the wrong section is told before similar names.
-            message = configuration.unknown_key(name, known, path)
+            message = sections.unknown_key(name, known, path)
             if found := _elsewhere(name):
                 message = f"{path} has no field {name!r}; there is {found}"
             raise ValueError(f"--config.{field}: {message}")

@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from ml_collections import config_flags
 from grpo_jax import config as configuration
 from grpo_jax import config_files
 from grpo_jax.config import TrainConfig
+from grpo_jax.rewards.scoring import RewardError
 
 # Flags belong to the door that asks for them: its --help shows them.
 flags.disclaim_key_flags()
@@ -94,6 +96,8 @@ def run(main: Callable[[list[str]], Any]) -> None:
             # The reader, such as `head`, has seen enough: nothing to flush at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except _INPUT_ERRORS as error:
+            if isinstance(error, RewardError) and error.__cause__:
+                traceback.print_exception(error.__cause__)  # of the user's own code
             sys.exit(f"error: {_message(error)}")
 
     app.run(guarded, flags_parser=_parse)

@@ -32,6 +32,7 @@ _SAMPLES = flags.DEFINE_integer(
 _TEMPERATURE = flags.DEFINE_float("temperature", 0.7, "0 is greedy.")
 _TOP_P = flags.DEFINE_float("top_p", 1.0, "1 is off.")
 _TOP_K = flags.DEFINE_integer("top_k", 0, "0 is off.")
+_SEED = flags.DEFINE_integer("seed", 0, "Another one gives other completions.")
 _MAX_TOKENS = flags.DEFINE_integer(
     "max_tokens", 0, "Longest completion; 0 is as in training.", lower_bound=0
 )
@@ -62,6 +63,7 @@ def main(_: list[str]) -> None:
                     [Request(tokens, index, sample)],
                     sampling=Sampling.of(sampling),
                     key=model.key(models.GENERATE),
+                    step=_SEED.value,
                     on_chunk=printer.show,
                 )
                 print(flush=True)

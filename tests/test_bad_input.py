@@ -238,7 +238,7 @@ def test_rewards_of_a_user(tmp_path, monkeypatch, name, message):
 def test_a_workdir_of_another_configuration(tmp_path):
     logbook.open_workdir(tmp_path, small().seal())
     logbook.open_workdir(
-        tmp_path, small(trainer__steps=9, evaluation__samples=2).seal()
+        tmp_path, small(trainer__steps=9, evaluation__every_steps=2).seal()
     )
     other = small(seed=3, optimizer__learning_rate=1.0)
     with pytest.raises(ValueError) as error:

@@ -31,12 +31,25 @@ class KVCache(struct.PyTreeNode):
         return self.keys[0].shape[2]
 
 
-def empty(arch: Architecture, rows: int, slots: int, dtype: choices.Dtype) -> KVCache:
-    """Returns a cache of `rows` rows and `slots` slots that holds nothing."""
+def empty(
+    arch: Architecture,
+    rows: int,
+    slots: int,
+    dtype: choices.Dtype,
+    *,
+    sharding: jax.sharding.Sharding | None = None,
+) -> KVCache:
+    """Returns a cache of `rows` rows and `slots` slots that holds nothing.
+
+    With a sharding of [B, J, S, K] every device makes its own part only.
+    """
     shape = (rows, arch.num_kv_heads, slots, arch.head_dim)
 
     def layers() -> list[Array]:
-        return [jnp.zeros(shape, dtype.value) for _ in range(arch.num_layers)]
+        return [
+            jnp.zeros(shape, dtype.value, device=sharding)
+            for _ in range(arch.num_layers)
+        ]
 
     return KVCache(layers(), layers(), jnp.zeros(rows, jnp.int32))
 

@@ -5,8 +5,8 @@
     params = load_params(directory, arch, shardings=...)
     save_pretrained(output, params, arch, dtype="bfloat16", source_directory=directory)
 
-Weights move tensor by tensor, straight between the file and their shards: beyond the
-model itself, the host holds about one tensor.
+Weights move one at a time, straight between the file and their shards: beyond the
+model itself, the host holds about one weight of all layers.
 """
 
 import os

@@ -130,6 +130,11 @@ def row_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(ROWS))
 
 
+def cache_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of keys and values [B, J, S, K]: by row and by head."""
+    return NamedSharding(mesh, PartitionSpec(ROWS, "tensor"))
+
+
 def put_rows(tree: Any, mesh: Mesh) -> Any:
     """Puts host arrays on the devices, their first axis split over them."""
     return jax.device_put(tree, row_sharding(mesh))

@@ -71,6 +71,9 @@ def measures(before: Row | None, after: Row | None) -> list[Measure]:
     ):
         pair = (_estimate(before.get(key)), _estimate(after.get(key)))
         lines.append(Measure(name, is_fraction, *pair))
+    ungraded = [row.get("ungraded_fraction") for row in (before, after)]
+    if any(ungraded):
+        lines.append(Measure("not graded", True, *map(_estimate, ungraded)))
     return [line for line in lines if line.before or line.after]
 
 

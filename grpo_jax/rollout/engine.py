@@ -66,7 +66,7 @@ def start(
     Args:
       batch: what the rows start from.
       key: the noise of this kind of rollout.
-      step: the training step, so that a prompt met again is answered afresh.
+      step: the training step, so that a prompt met again is completed afresh.
       columns: T of the rows.
     """
     B, P = batch.tokens.shape

@@ -109,8 +109,13 @@ class Scheduler:
         """Runs chunks until every row is done; the cache grows as rows do."""
         live, longest = _progress(rows)
         width = bucket(longest, self.columns)
-        kv = cache.empty(self.arch, self.wave_rows, width, self.dtype)
-        kv = sharding.put_rows(kv, self.mesh)
+        kv = cache.empty(
+            self.arch,
+            self.wave_rows,
+            width,
+            self.dtype,
+            sharding=sharding.cache_sharding(self.mesh),
+        )
         kv = engine.catch_up(view, kv, rows, arch=self.arch, width=width)
         while live:
             slots = bucket(longest + self.chunk_steps, self.columns)
@@ -137,6 +142,12 @@ class Scheduler:
                 raise ValueError(
                     f"prompt {request.prompt_id} has {len(request.prompt)} tokens: "
                     f"between 1 and max_prompt_tokens={self.max_prompt_tokens} fit"
+                )
+            if len(request.prefix) > self.max_completion_tokens:
+                raise ValueError(
+                    f"the prefix of prompt {request.prompt_id} has "
+                    f"{len(request.prefix)} tokens, more than "
+                    f"max_completion_tokens={self.max_completion_tokens}"
                 )
         padding = [wave[-1]] * (self.wave_rows - len(wave))
         filled = [*wave, *padding]

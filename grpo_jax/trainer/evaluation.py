@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.policy import transformer
+from grpo_jax.reporting import terminal
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import Completion
 from grpo_jax.rollout import groups
@@ -28,9 +29,19 @@ class Graded:
 
 
 def problems(run: Run, split: str) -> list[EncodedPrompt]:
-    """Returns the prompts of "validation" or "test", as many as configured."""
+    """Returns the prompts of "validation" or "test", as many as configured.
+
+    Those longer than `max_prompt_tokens` are left out, and that is said.
+    """
     limit = getattr(run.config.evaluation, f"{split}_problems")
-    return run.model.encode(getattr(run.task, split))[: limit or None]
+    examples = getattr(run.task, split)[: limit or None]
+    prompts = run.model.encode(examples)
+    if len(prompts) < len(examples):
+        terminal.say(
+            f"{len(examples) - len(prompts)} of {len(examples)} {split} prompts have "
+            f"more than {run.config.rollout.max_prompt_tokens} tokens and are left out"
+        )
+    return prompts
 
 
 def evaluate(
@@ -76,6 +87,7 @@ def evaluate(
         "completion_tokens_mean": float(np.mean(tokens)),
         "truncated_fraction": 1 - float(np.mean(finished)),
         "ungraded_fraction": float(np.isnan(sampled.accuracy).mean()),
+        **run.task.take_counts(),
     }
     for reward, values in zip(
         sampled.rewards.names, sampled.rewards.values.T, strict=True
@@ -115,7 +127,17 @@ def grade(
     completions = groups.completions(trajectories, prompts, run.model.tokenizer)
     # Accuracy is what is evaluated, whether or not the run trains on it.
     rewards = {"accuracy": (1.0, run.task.rewards["accuracy"]), **run.rewards}
-    table = scoring.score(completions, rewards)
+    # The verifier's deadline is for a batch of training; this may be many.
+    count = max(1, scheduler.wave_rows // samples) * samples
+    tables = [
+        scoring.score(completions[first : first + count], rewards)
+        for first in range(0, len(completions), count)
+    ]
+    table = scoring.RewardTable(
+        tables[0].names,
+        np.concatenate([each.values for each in tables]),
+        np.concatenate([each.totals for each in tables]),
+    )
     accuracy = table.values[:, table.names.index("accuracy")]
     return Graded(completions, table, accuracy.reshape(len(prompts), samples))
 

@@ -113,7 +113,7 @@ class Learner:
             for part in parts:
                 self.state, values = self._update(self.state, part)
                 metrics.append(jax.device_get(values))
-                self._guard(metrics[-1], part)
+                self._guard(metrics[-1], part, len(metrics))
         self.state = self.state.replace(step=self.state.step + 1)
         return _merge(metrics)
 
@@ -150,7 +150,7 @@ class Learner:
             parts.append(part)
         return parts
 
-    def _guard(self, metrics: dict[str, Any], part: TrainBatch) -> None:
+    def _guard(self, metrics: dict[str, Any], part: TrainBatch, update: int) -> None:
         """Counts a skipped update, keeps its batch, and gives up after too many."""
         if not metrics["optimizer/skipped"]:
             self.skipped_in_a_row = 0
@@ -159,7 +159,7 @@ class Learner:
         folder = self._workdir / "nonfinite"
         folder.mkdir(exist_ok=True)
         step = int(self.state.step) + 1
-        path = folder / f"step_{step:06d}_{self.skipped_in_a_row}.npz"
+        path = folder / f"step_{step:06d}_update_{update}.npz"
         arrays = {
             field.name: np.asarray(value)
             for field in dataclasses.fields(part)
@@ -178,7 +178,7 @@ class Learner:
 
 
 def _merge(metrics: list[dict[str, Any]]) -> dict[str, float]:
-    """Returns the metrics of a step: means over its updates, maxima of maxima.
+    """Returns a step's metrics: means over updates, maxima of maxima, skips counted.
 
     Numbers of updates that were skipped because they are not finite are left out, as
     long as one remains.
@@ -187,6 +187,9 @@ def _merge(metrics: list[dict[str, Any]]) -> dict[str, float]:
     for name in metrics[0]:
         values = np.array([each[name] for each in metrics], np.float64)
         values = values[np.isfinite(values)] if np.isfinite(values).any() else values
-        best = values.max() if name.endswith("_max") else values.mean()
-        merged[name] = float(best)
+        if name == "optimizer/skipped":
+            merged[name] = float(values.sum())
+        else:
+            maximal = name.endswith("_max")
+            merged[name] = float(values.max() if maximal else values.mean())
     return merged

@@ -4,12 +4,14 @@ import collections
 import json
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from grpo_jax import choices
 from grpo_jax import config as configuration
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
@@ -19,6 +21,40 @@ from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer.evaluation import Graded
 from grpo_jax.trainer.metrics import plain
 
+# Fields that leave a run's numbers as they are, or change only what is looked at: a run
+# that has begun may be continued with others. Micro-batches and the mesh regroup sums,
+# so the last bits may differ from then on.
+_FREE_TO_CHANGE = (
+    "config.checkpoint.",
+    "config.evaluation.every_steps",
+    "config.mesh.",
+    "config.policy.remat",
+    "config.reward.batch_seconds",
+    "config.reward.check_",
+    "config.reward.workers",
+    "config.rollout.chunk_steps",
+    "config.rollout.max_rows",
+    "config.trainer.logged_groups",
+    "config.trainer.logits_chunk_tokens",
+    "config.trainer.max_nonfinite_updates",
+    "config.trainer.micro_batch_rows",
+    "config.warm_start.micro_batch_rows",
+)
+
+
+def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
+    """Checks that a directory can take this run, writing nothing.
+
+    Raises:
+      ValueError: it holds a run of another configuration, or is not local.
+    """
+    if "://" in str(workdir) or re.match(r"[a-z0-9]{2,}:/", str(workdir)):
+        raise ValueError(f"--workdir is {workdir}: use a directory of this machine")
+    path = workdir / "config.json"
+    if path.exists():
+        old = json.loads(path.read_text())
+        _check_same(path, old, json.loads(configuration.to_json(config)))
+
 
 def open_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
     """Makes the directory and writes the configuration into it.
@@ -27,14 +63,11 @@ def open_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
       OSError: it cannot be written.
       ValueError: it holds a run of another configuration.
     """
+    check_workdir(workdir, config)
     try:
         for name in ("rollouts", "evaluation"):
             (workdir / name).mkdir(parents=True, exist_ok=True)
-        path = workdir / "config.json"
-        text = configuration.to_json(config)
-        if path.exists():
-            _check_same(path, json.loads(path.read_text()), json.loads(text))
-        _write(path, text)
+        _write(workdir / "config.json", configuration.to_json(config))
     except OSError as error:
         raise OSError(
             error.errno,
@@ -140,9 +173,10 @@ def _spans(trajectories: Trajectories, row: int) -> list[tuple[str, int, int]]:
 
 def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuses to continue a run under a configuration that would change its numbers."""
+    free = _FREE_TO_CHANGE
+    if new["optimizer"]["schedule"] == choices.Schedule.CONSTANT.value:
+        free += ("config.trainer.steps",)  # else the learning rates depend on it
     changed = _differences(old, new, "config")
-    # More steps, or other bookkeeping, may be asked of a run that has begun.
-    free = ("config.trainer.steps", "config.checkpoint.", "config.evaluation.")
     changed = [change for change in changed if not change.startswith(free)]
     if changed:
         raise ValueError(

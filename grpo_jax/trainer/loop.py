@@ -42,17 +42,19 @@ def train(
     Args:
       config: sealed.
       workdir: everything the run writes.
-      budget_seconds: the run saves and stops before this much time has passed; 0 is
-        no limit.
+      budget_seconds: training saves and stops before this much time has passed; 0 is
+        no limit. The evaluation after the last step is not counted.
     """
-    logbook.open_workdir(workdir, config)
+    logbook.check_workdir(workdir, config)
     with (
+        Stopper(budget_seconds) as stopper,
         contextlib.closing(runs.build(config)) as run,
         jax.set_mesh(run.model.mesh),
-        Stopper(budget_seconds) as stopper,
-        contextlib.closing(open_checkpoints(config, workdir)) as checkpoints,
     ):
-        summary = _train(run, workdir, checkpoints, stopper)
+        # Only what could be built is written down as this workdir's configuration.
+        logbook.open_workdir(workdir, config)
+        with contextlib.closing(open_checkpoints(config, workdir)) as checkpoints:
+            summary = _train(run, workdir, checkpoints, stopper)
     page.write_report([workdir], workdir / "report.html")
     _print_results(workdir, summary)
     return summary
@@ -112,6 +114,7 @@ def _train(
                     trajectories, prompts, run.model.tokenizer
                 )
                 rewards = scoring.score(completions, run.rewards)
+                counts = run.task.take_counts()
             with timer("update"):
                 advantages = batches.advantages_of(rewards.totals, config)
                 metrics = learner.learn(trajectories, rewards.totals, advantages)
@@ -121,7 +124,7 @@ def _train(
                 with timer("evaluation"):
                     metrics |= _evaluate(run, learner, workdir, "validation", name)
             metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
-            metrics |= run.task.take_counts()
+            metrics |= counts
             metrics |= timer.metrics()
             metrics |= stepmetrics.rollout_metrics(trajectories, metrics)
             generated_tokens += sum(each.num_tokens for each in completions)
@@ -209,6 +212,9 @@ def _summarise(
     evaluations = {
         name: logbook.read_evaluation(workdir, name) for name in ("before", "after")
     }
+    after = evaluations["after"]
+    if after and after["step"] != step:
+        evaluations["after"] = None  # of a run that was shorter
     seconds = timer.totals
     summary = {
         "steps": step,

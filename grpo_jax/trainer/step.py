@@ -196,7 +196,10 @@ def grpo_loss(config: ObjectiveConfig) -> Loss:
             divergence=config.divergence,
         )
         counted = batch.loss_weights != 0
-        gap = jnp.where(counted, jnp.abs(log_probs - batch.behavior_log_probs), 0)
+        # Against what the trainer said when the rollout was taken: how far the two
+        # programs are apart, whatever has been learned since.
+        old = log_probs if batch.old_log_probs is None else batch.old_log_probs
+        gap = jnp.where(counted, jnp.abs(old - batch.behavior_log_probs), 0)
         sums = {
             "tokens": counted.sum().astype(jnp.float32),
             "policy/entropy": jnp.where(counted, entropy, 0).sum(),

@@ -111,6 +111,12 @@ def _batches(
         first_batch=first,
     )
     for rows in raw:
+        if rows.tokens.shape[1] > run.model.arch.max_context_tokens:
+            raise ValueError(
+                f"the longest demonstration has {rows.tokens.shape[1]} tokens and the "
+                f"model's context is {run.model.arch.max_context_tokens}: shorten the "
+                "solutions, or set config.warm_start.steps=0"
+            )
         columns = np.arange(rows.tokens.shape[1])[None]
         origins = np.full(rows.tokens.shape, Origin.EXPERT, np.uint8)
         origins[columns < rows.prompt_lengths[:, None]] = Origin.PROMPT

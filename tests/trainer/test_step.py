@@ -415,7 +415,7 @@ def test_metrics_are_means_over_trained_tokens(update_of, naive):
     batch = batch_of()
     log_probs, entropy = naive(batch.tokens, TEMPERATURE)
     counted = batch.loss_weights != 0
-    gap = np.abs(log_probs - batch.behavior_log_probs)[counted]
+    gap = np.abs(batch.old_log_probs - batch.behavior_log_probs)[counted]
     ratio = np.exp(log_probs - batch.old_log_probs)[counted]
     up = np.broadcast_to(batch.advantages[:, None] > 0, counted.shape)[counted]
     _, metrics = update_of(batch, micro_batch_rows=4)
