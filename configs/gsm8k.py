@@ -8,8 +8,8 @@ r"""GSM8K with Qwen2.5-0.5B-Instruct: the first run on a model of your own.
 Written for one GPU of 24 to 80 GB or a v5e-8. It has been run end to end on a CPU with
 a shrunken model only: its memory on a GPU and its learning curve are not known yet. On
 a v5e-8 add `--config.mesh.fsdp=8`. The data files have a question and an answer a line;
-"####" answers as OpenAI published them work as they are. Any Qwen2, Qwen3 or Llama 3 model
-directory can take the place of the policy.
+"####" answers as OpenAI published them work as they are. Any Qwen2, Qwen3 or Llama 3
+model directory can take the place of the policy.
 """
 
 from grpo_jax import choices

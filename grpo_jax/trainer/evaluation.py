@@ -82,6 +82,7 @@ def evaluate(
         "problems": len(prompts),
         "samples": config.samples,
         "sampling": dataclasses.asdict(sampling),
+        # pass@1 is the mean over all samples, also called avg@k.
         "sampled": _passes(sampled.accuracy, config.confidence),
         "greedy": greedy,
         "completion_tokens_mean": float(np.mean(tokens)),

@@ -99,7 +99,7 @@ def check_update(arch, mesh, expected):
     for name, atol in (("params", 1e-5), ("opt_state", 1e-6)):
         jax.tree.map(
             lambda got, want, atol=atol: np.testing.assert_allclose(
-                got, want, rtol=1e-4, atol=atol
+                got, want, rtol=0, atol=atol
             ),
             jax.device_get(getattr(state, name)),
             getattr(expected[0], name),
