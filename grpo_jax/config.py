@@ -135,7 +135,7 @@ class RolloutConfig(Section):
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     # Decode steps between two looks of the host at which rows are done.
     chunk_steps: int = 32
-    # Rows decoded at once; more are taken in waves. 0: all of them.
+    # Most rows decoded at once; more are taken in waves. 0: all of them.
     max_rows: int = 0
 
     def validate(self, path: str):
@@ -384,13 +384,6 @@ class TrainConfig(Section):
                 micro,
                 "the rows of an update (prompts_per_step x group_size / minibatches)",
                 per_update,
-            )
-        if self.rollout.max_rows:
-            divides(
-                f"{path}.rollout.max_rows",
-                self.rollout.max_rows,
-                f"{path}.rollout.prompts_per_step x group_size",
-                rows,
             )
 
 

@@ -177,10 +177,6 @@ CROSS = [
         dict(trainer__micro_batch_rows=128, trainer__minibatches=4),
         ("config.trainer.micro_batch_rows is 128", "minibatches", "which is 64"),
     ),
-    (
-        dict(rollout__max_rows=100),
-        ("config.rollout.max_rows is 100", "config.rollout.prompts_per_step"),
-    ),
 ]
 
 

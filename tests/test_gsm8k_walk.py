@@ -120,7 +120,9 @@ def walk(tmp_path_factory):
     deadline = time.monotonic() + 300
     metrics = root / "run" / "metrics.jsonl"
     while not metrics.exists() or metrics.read_text().count("\n") < 2:
-        assert process.poll() is None and time.monotonic() < deadline
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            pytest.fail(f"it never came to be killed: {process.communicate()[0]}")
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.communicate()

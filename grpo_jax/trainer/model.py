@@ -69,6 +69,7 @@ class Model:
     def scheduler(self, max_completion_tokens: int = 0) -> Scheduler:
         """Returns the sampler; 0 takes the completion limit of training."""
         rollout = self.config.rollout
+        rows = rollout.prompts_per_step * rollout.group_size
         _check_context(
             self.arch,
             rollout.max_prompt_tokens,
@@ -83,7 +84,7 @@ class Model:
             max_completion_tokens=max_completion_tokens
             or rollout.max_completion_tokens,
             chunk_steps=rollout.chunk_steps,
-            wave_rows=rollout.max_rows or rollout.prompts_per_step * rollout.group_size,
+            wave_rows=min(rollout.max_rows or rows, rows),
         )
 
     def abstract_params(self) -> Any:
