@@ -171,7 +171,8 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path, straight, environment):
 
 
 def test_a_time_budget_stops_in_time_and_resumes(tmp_path, straight, environment):
-    finish(tmp_path, environment, "--time_budget=1s")
+    output = finish(tmp_path, environment, "--time_budget=1s")
+    assert "(time budget): the same command goes on from there" in output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["stopped"] == "time budget"
     finish(tmp_path, environment)

@@ -239,3 +239,8 @@ def _print_results(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
         terminal.choose_samples([json.loads(line) for line in lines]),
         workdir / "report.html",
     )
+    if summary["stopped"] != "finished":
+        terminal.say(
+            f"stopped after step {summary['steps']} ({summary['stopped']}): the same "
+            "command goes on from there"
+        )
