@@ -124,12 +124,14 @@ def check_update(arch, mesh, expected):
                 assert parts >= mesh.shape["fsdp"], name
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("shape", MESHES)
 def test_eight_devices_learn_what_one_learns(on_one_device, shape):
     mesh = sharding.make_mesh(*shape)
     check_update(helpers.TINY, mesh, on_one_device("qwen3"))
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("variant", ["qwen2", "llama"])
 def test_every_family_learns_the_same_on_a_full_mesh(on_one_device, variant):
     mesh = sharding.make_mesh(2, 2, 2)

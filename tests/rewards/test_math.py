@@ -169,6 +169,7 @@ PATHOLOGICAL = [
 ]
 
 
+@pytest.mark.system
 def test_pathological_completions_finish_and_cost_only_themselves(pool):
     generator = random.Random(0)
     noise = [
