@@ -36,6 +36,16 @@ VARIANTS = {
     ),
 }
 EOS = 3
+# Flags of a run that takes seconds, for tests of whole programs.
+SMALL_QUICKSTART = (
+    "--config=configs/quickstart.py",
+    "--config.warm_start.steps=6",
+    "--config.warm_start.batch_size=8",
+    "--config.warm_start.demonstrations=64",
+    "--config.task.arithmetic.train_problems=64",
+    "--config.task.arithmetic.validation_problems=8",
+    "--config.task.arithmetic.test_problems=8",
+)
 
 
 def params_of(arch: Architecture, seed: int = 0):

@@ -14,17 +14,12 @@ from grpo_jax import config_files
 from grpo_jax.policy import huggingface
 from grpo_jax.trainer import model as models
 from grpo_jax.trainer import policies
+from tests import helpers
 
 pytestmark = pytest.mark.system
 
 SMALL = (
-    "--config=configs/quickstart.py",
-    "--config.warm_start.steps=6",
-    "--config.warm_start.batch_size=8",
-    "--config.warm_start.demonstrations=64",
-    "--config.task.arithmetic.train_problems=64",
-    "--config.task.arithmetic.validation_problems=8",
-    "--config.task.arithmetic.test_problems=8",
+    *helpers.SMALL_QUICKSTART,
     "--config.trainer.steps=3",
     "--config.rollout.prompts_per_step=4",
     "--config.rollout.group_size=4",

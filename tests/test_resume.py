@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import helpers
+
 pytestmark = pytest.mark.system
 
 STEPS = 6
@@ -18,13 +20,7 @@ COMMAND = [
     sys.executable,
     "-m",
     "grpo_jax.train",
-    "--config=configs/quickstart.py",
-    "--config.warm_start.steps=6",
-    "--config.warm_start.batch_size=8",
-    "--config.warm_start.demonstrations=64",
-    "--config.task.arithmetic.train_problems=64",
-    "--config.task.arithmetic.validation_problems=8",
-    "--config.task.arithmetic.test_problems=8",
+    *helpers.SMALL_QUICKSTART,
     f"--config.trainer.steps={STEPS}",
     # Two updates a step, against recomputed log-probs, with a reference.
     "--config.trainer.minibatches=2",

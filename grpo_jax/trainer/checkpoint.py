@@ -91,9 +91,8 @@ class Checkpoints:
         `metrics` may lack the best metric, or hold NaN: then this checkpoint is not a
         candidate. (Orbax would keep a NaN in place of the best.)
         """
-        candidate = math.isfinite(metrics.get(self._best_metric, math.nan))
-        best = {self._best_metric: metrics[self._best_metric]} if candidate else None
-        scored: Any = best
+        value = metrics.get(self._best_metric, math.nan)
+        scored: Any = {self._best_metric: value} if math.isfinite(value) else None
         items = {**_items(state), "position": position}
         self._checkpointer.save_checkpointables_async(step, items, metrics=scored)
 
