@@ -1,6 +1,7 @@
 """Text to token ids and back, prompts included."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import huggingface_hub
 import numpy as np
+from tokenizers import decoders
 
 from grpo_jax.data import characters
 
@@ -31,6 +33,14 @@ _FILES = (
     "generation_config.json",
 )
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
+
+# The characters by which a byte-level BPE writes bytes: those of Latin-1 that print
+# stand for their own code, and the others, in order, are written from code 256 on.
+_PRINTED = (*range(33, 127), *range(161, 173), *range(174, 256))
+_OTHERS = (byte for byte in range(256) if byte not in _PRINTED)
+_BYTES = {chr(byte): byte for byte in _PRINTED} | {
+    chr(256 + index): byte for index, byte in enumerate(_OTHERS)
+}
 
 
 def load_tokenizer(path: str) -> "Tokenizer":
@@ -105,6 +115,43 @@ class Tokenizer:
             skip_special_tokens=True,
             clean_up_tokenization_spaces=False,
         )
+
+    def token_bytes(self, vocab_size: int = 0) -> list[bytes]:
+        """Returns what each token id adds to the bytes of the text that `decode` gives.
+
+        `decode` of any ids is these bytes one after another, read as UTF-8: b"" for
+        special tokens and for ids without a token.
+
+        Args:
+          vocab_size: ids of the model, where it has more than the tokenizer.
+
+        Raises:
+          ValueError: the text of a token depends on the tokens around it.
+        """
+        missing = vocab_size - len(self._token_bytes)
+        return [*self._token_bytes, *[b""] * missing]
+
+    @functools.cached_property
+    def _token_bytes(self) -> list[bytes]:
+        backend = self._fast.backend_tokenizer
+        if isinstance(backend.decoder, decoders.ByteLevel):
+            spell = _byte_level
+        elif isinstance(backend.decoder, decoders.Fuse):
+            spell = str.encode
+        else:
+            raise ValueError(
+                f"the tokenizer of {self.name} decodes by "
+                f"{type(backend.decoder).__name__}, not by bytes, so that no stop "
+                "string can be found in its tokens: use a model with a byte-level BPE "
+                "tokenizer, as Qwen, Llama 3 and DeepSeek have, or no stop strings"
+            )
+        added = backend.get_added_tokens_decoder()
+        special = {id for id, token in added.items() if token.special}
+        texts = (
+            "" if id in special else backend.id_to_token(id)
+            for id in range(self.vocab_size)
+        )
+        return [spell(text or "") for text in texts]
 
     def render(
         self,
@@ -226,6 +273,14 @@ def _adds_bos(fast: Any, folder: pathlib.Path | None) -> bool:
     if setting is not None:
         return bool(setting)
     return fast("a")["input_ids"][:1] == [fast.bos_token_id]
+
+
+def _byte_level(token: str) -> bytes:
+    """Returns the bytes that a byte-level decoder reads from a token."""
+    try:
+        return bytes(map(_BYTES.__getitem__, token))
+    except KeyError:  # an added token, with a character that writes no byte
+        return token.encode()
 
 
 def _read_json(folder: pathlib.Path | None, name: str) -> dict[str, Any]:

@@ -6,15 +6,18 @@ import subprocess
 import sys
 
 import huggingface_hub
+import numpy as np
 import pytest
 import tokenizers
 import transformers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from grpo_jax.data import characters
 from grpo_jax.data.tokenizer import load_tokenizer
 
 EVERYTHING = "\n" + "".join(map(chr, range(32, 127)))
 SOLUTION = "<think>7-8=9;9+3=2</think><answer>2</answer>"
+MANY_BYTES = "café,  日本語 日本\t\r\n\x00\x7f\xa0\xad 🙂🙂 naïve ÿĀ"
 CHAT = (
     "{{ bos_token }}{% for message in messages %}[{{ message.role }}]"
     "{{ message.content }}{% endfor %}{% if add_generation_prompt %}[go]{% endif %}"
@@ -49,6 +52,31 @@ def directory(tmp_path):
     return make
 
 
+@pytest.fixture
+def byte_level(tmp_path):
+    """Makes a directory with a byte-level BPE and added tokens of all kinds."""
+
+    def make(decoder=None) -> str:
+        fast = tokenizers.Tokenizer(models.BPE())
+        fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        fast.decoder = decoder or decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=300,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            special_tokens=["<s>"],
+            show_progress=False,
+        )
+        fast.train_from_iterator([MANY_BYTES, SOLUTION] * 4, trainer)
+        fast.add_special_tokens(["</s>"])
+        fast.add_tokens(["<think>", "< a é >", "<｜end｜>", "Ã©<Ġ>"])
+        fast.save(str(tmp_path / "tokenizer.json"))
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        return str(tmp_path)
+
+    return make
+
+
 @pytest.mark.parametrize(
     "text",
     ["", EVERYTHING, SOLUTION, "  two  spaces \n\n", "<eos><pad><unk>", "<thin<think>"],
@@ -67,6 +95,58 @@ def test_built_in_has_one_token_a_character_and_tag(built_in):
 
 def test_decode_leaves_special_tokens_out(built_in):
     assert built_in.decode([0, 3, 1, 4, 2]) == "<think></think>"
+
+
+def test_bytes_of_characters_and_tags(built_in):
+    spelled = built_in.token_bytes()
+    assert spelled[:8] == [b"", b"", b"", *map(str.encode, characters.TAGS), b"\n"]
+    assert b"".join(spelled[7:]) == EVERYTHING.encode()
+    assert len(spelled) == built_in.vocab_size
+
+
+def test_bytes_of_a_byte_level_tokenizer(byte_level):
+    tokenizer = load_tokenizer(byte_level())
+    spelled = tokenizer.token_bytes()
+    assert len(spelled) == tokenizer.vocab_size == 305
+    ids = tokenizer.encode(MANY_BYTES)
+    assert b"".join(spelled[id] for id in ids) == MANY_BYTES.encode()
+    assert max(len(spelled[id]) for id in ids) > 3
+    assert {bytes([byte]) for byte in range(256)} <= set(spelled)
+    (think,) = tokenizer.encode("<think>")
+    assert (spelled[think], spelled[0], spelled[think - 1]) == (b"<think>", b"", b"")
+    # Beyond the alphabet of the bytes a token is its own text; within it, it is not.
+    assert spelled[-3:] == ["< a é >".encode(), "<｜end｜>".encode(), "é< >".encode()]
+
+
+def test_decode_is_the_bytes_of_the_tokens(byte_level):
+    tokenizer = load_tokenizer(byte_level())
+    spelled = tokenizer.token_bytes(vocab_size=312)
+    assert spelled[305:] == [b""] * 7
+    rng = np.random.default_rng(0)
+    rows = [[id] for id in range(312)] + list(rng.integers(312, size=(1000, 12)))
+    # Where most ids are bytes of one character, some of them make one.
+    rows += list(rng.choice(tokenizer.encode("日é🙂<think></s>"), size=(1000, 12)))
+    for row in rows:
+        text = b"".join(spelled[id] for id in row).decode(errors="replace")
+        assert tokenizer.decode(row) == text
+
+
+def test_bytes_are_the_callers_to_change(built_in):
+    built_in.token_bytes()[5] = b"changed"
+    assert built_in.token_bytes(vocab_size=1)[5] == b"<answer>"
+
+
+@pytest.mark.parametrize(
+    ("decoder", "name"),
+    [
+        (decoders.Metaspace(), "Metaspace"),
+        (decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()]), "Sequence"),
+    ],
+)
+def test_bytes_of_a_tokenizer_that_decodes_in_context(byte_level, decoder, name):
+    path = byte_level(decoder)
+    with pytest.raises(ValueError, match=f"{path} decodes by {name}.*byte-level BPE"):
+        load_tokenizer(path).token_bytes()
 
 
 def test_unknown_character_is_named(built_in):
