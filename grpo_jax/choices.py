@@ -18,6 +18,8 @@ class Remat(enum.Enum):
     """What the backward pass recomputes instead of storing."""
 
     NONE = "none"  # store everything: fastest, most memory
+    DOTS = "dots"  # store products with weights, and attention; recompute the rest
+    ATTENTION = "attention"  # store what goes into attention and comes out
     FULL = "full"  # store the input of every block and recompute the rest
 
 
@@ -74,3 +76,13 @@ class Overlong(enum.Enum):
 
     DROP = "drop"  # leave it out and count it
     ERROR = "error"  # stop and name it
+
+
+class Attention(enum.Enum):
+    """Implementation of attention over whole rows, in training and scoring."""
+
+    AUTO = "auto"  # the fused kernel of the hardware, or the XLA one that suits T
+    XLA = "xla"  # scores of [B, H, T, T]: the reference, best for short rows
+    XLA_CHUNKED = "xla_chunked"  # blocks of scores: memory grows with T; anywhere
+    CUDNN = "cudnn"  # NVIDIA GPUs, bfloat16
+    SPLASH = "splash"  # TPUs

@@ -33,6 +33,8 @@ class PolicyConfig(Section):
     tokenizer: str = ""
     dtype: choices.Dtype = choices.Dtype.BFLOAT16
     remat: choices.Remat = choices.Remat.FULL
+    # How training and scoring attend. auto: the best that the hardware has.
+    attention: choices.Attention = choices.Attention.AUTO
 
     def validate(self, path: str):
         """A model and a tokenizer must both be named."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from grpo_jax.policy import attention
+from grpo_jax.policy import attention, remat
 from grpo_jax.policy.presets import Architecture
 
 Attend = Callable[[Array, Array, Array], Array]
@@ -48,7 +48,8 @@ class Attention(nn.Module):
 
         def heads(name: str, count: int) -> Array:
             features, bias = (count, arch.head_dim), arch.attention_bias
-            return nn.DenseGeneral(features, use_bias=bias, dtype=x.dtype, name=name)(x)
+            dense = nn.DenseGeneral(features, use_bias=bias, dtype=x.dtype, name=name)
+            return remat.name_input(dense(x))
 
         query = heads("query", arch.num_heads)
         key = heads("key", arch.num_kv_heads)
