@@ -17,8 +17,9 @@ from absl import flags
 from grpo_jax import doors
 from grpo_jax.config import SamplingConfig
 from grpo_jax.reporting.terminal import printable
-from grpo_jax.rollout.engine import Rows, Sampling
-from grpo_jax.rollout.scheduler import Request
+from grpo_jax.rollout.sampling import Sampling
+from grpo_jax.rollout.session import Session, complete
+from grpo_jax.rollout.texts import Request, Status
 from grpo_jax.trainer import model as models
 from grpo_jax.trainer import policies
 
@@ -49,16 +50,16 @@ def main(_: list[str]) -> None:
         params = policies.load_params(model, workdir, checkpoint)[0]
         view = model.rollout_view(params)
         rows = model.mesh.shape["data"] * model.mesh.shape["fsdp"]
-        scheduler = dataclasses.replace(
-            model.scheduler(_MAX_TOKENS.value), wave_rows=rows, chunk_steps=8
-        )
+        setup = model.rollout_setup(_MAX_TOKENS.value)
+        setup = dataclasses.replace(setup, max_rows=rows, chunk_steps=8)
         for index, text in enumerate(_prompts()):
             tokens = _encode(model, text, index)
             for sample in range(_SAMPLES.value):
                 if index or sample:
                     print(_BETWEEN)
                 printer = _Printer(model)
-                scheduler.complete(
+                complete(
+                    setup,
                     view,
                     [Request(tokens, index, sample)],
                     sampling=Sampling.of(sampling),
@@ -75,11 +76,11 @@ class _Printer:
     def __init__(self, model: models.Model):
         self._decode, self._shown = model.tokenizer.decode, 0
 
-    def show(self, rows: Rows) -> None:
-        first = jax.device_get(jax.tree.map(lambda x: x[:1], rows.replace(keys=())))
-        span = slice(first.prompt_lengths[0], first.lengths[0])
-        text = self._decode(first.tokens[0, span].tolist())
-        if not first.done[0]:
+    def show(self, session: Session) -> None:
+        texts = session.texts
+        span = slice(texts.prompt_lengths[0], texts.lengths[0])
+        text = self._decode(texts.tokens[0, span].tolist())
+        if texts.status[0] != Status.DONE:
             text = text.rstrip("�")
         print(printable(text[self._shown :]), end="", flush=True)
         self._shown = len(text)

@@ -22,28 +22,6 @@ class Origin(enum.IntEnum):
     FORCED = 6  # put in by the program, such as a closing tag
 
 
-class PromptBatch(struct.PyTreeNode):
-    """What B rows start from, right padded; the G rows of one prompt are adjacent.
-
-    Attributes:
-      tokens: ids of the prompt and, right behind it, of a prefix the row must continue.
-      prompt_lengths: tokens of the prompt, at least 1.
-      lengths: tokens of the prompt and the prefix together.
-      prefix_origins: `Origin` code of the prefix of each row.
-      budgets: tokens that may follow the prompt, the prefix included.
-      prompt_ids: identity of the prompt within its dataset.
-      samples: index of the row within its group.
-    """
-
-    tokens: Int[Array, "B P"]
-    prompt_lengths: Int[Array, " B"]
-    lengths: Int[Array, " B"]
-    prefix_origins: UInt8[Array, " B"]
-    budgets: Int[Array, " B"]
-    prompt_ids: Int[Array, " B"]
-    samples: Int[Array, " B"]
-
-
 class Trajectories(struct.PyTreeNode):
     """B = N*G finished rows, on the host; the G rows of one prompt are adjacent.
 

@@ -1,12 +1,22 @@
 """Small models and prompts that several test files need."""
 
+import dataclasses
+import functools
+import itertools
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from grpo_jax import choices
 from grpo_jax.policy import transformer
 from grpo_jax.policy.presets import Architecture, RopeScaling
-from grpo_jax.rollout.scheduler import Request, Scheduler
+from grpo_jax.records import Origin, Trajectories
+from grpo_jax.rollout import session
+from grpo_jax.rollout.sampling import Sampling
+from grpo_jax.rollout.setup import Setup
+from grpo_jax.rollout.texts import Request
 
 TINY = Architecture(
     family="qwen3",
@@ -36,6 +46,12 @@ VARIANTS = {
     ),
 }
 EOS = 3
+# What TINY's tokens say: nothing, or one to four of three letters.
+PIECES = [b""] * 4 + [
+    "".join(letters).encode()
+    for size in (1, 2, 3, 4)
+    for letters in itertools.product("ab<", repeat=size)
+][:44]
 # Flags of a run that takes seconds, for tests of whole programs.
 SMALL_QUICKSTART = (
     "--config=configs/quickstart.py",
@@ -50,13 +66,30 @@ SMALL_QUICKSTART = (
 
 def params_of(arch: Architecture, seed: int = 0):
     """Random weights, spread enough that distributions are not flat."""
-    params = transformer.init(arch, jax.random.key(seed))
+    params = jax.jit(transformer.init, static_argnums=0)(arch, jax.random.key(seed))
     params["embedding"]["table"] = 20 * params["embedding"]["table"]
+    if "head" in params:
+        params["head"]["kernel"] = 20 * params["head"]["kernel"]
     return params
 
 
 def view_of(arch: Architecture, params):
     return transformer.rollout_view(params, arch, choices.Dtype.FLOAT32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """An architecture, its weights, and those as a rollout wants them."""
+
+    arch: Architecture
+    params: Any
+    view: Any
+
+
+@functools.cache
+def model_of(variant: str = "qwen3") -> Model:
+    params = params_of(VARIANTS[variant])
+    return Model(VARIANTS[variant], params, view_of(VARIANTS[variant], params))
 
 
 def one_device_mesh():
@@ -68,18 +101,19 @@ def one_device_mesh():
     )
 
 
-def scheduler_of(arch: Architecture, mesh=None, **changes) -> Scheduler:
+def setup_of(arch: Architecture, mesh=None, **changes) -> Setup:
     options = dict(
         arch=arch,
         mesh=mesh or one_device_mesh(),
         dtype=choices.Dtype.FLOAT32,
+        attention=choices.Attention.XLA,
         eos_ids=(EOS,),
         max_prompt_tokens=12,
         max_completion_tokens=20,
+        max_rows=16,
         chunk_steps=8,
-        wave_rows=16,
     )
-    return Scheduler(**{**options, **changes})
+    return Setup(**{**options, **changes})
 
 
 def requests_of(count: int, vocab: int, seed: int = 0, **changes) -> list[Request]:
@@ -90,6 +124,61 @@ def requests_of(count: int, vocab: int, seed: int = 0, **changes) -> list[Reques
         for _ in range(-(-count // 4))
     ]
     return [Request(prompts[i // 4], i // 4, i % 4, **changes) for i in range(count)]
+
+
+def session_of(
+    model: Model, *, temperature: float = 4.0, stops=None, hold=False, **changes
+) -> session.Session:
+    """A session with changes to `setup_of`; cooler, TINY repeats its last token."""
+    return session.Session(
+        setup_of(model.arch, **changes),
+        model.view,
+        sampling=Sampling(temperature),
+        key=jax.random.key(3),
+        step=7,
+        stops=stops,
+        hold=hold,
+    )
+
+
+def run_out(at: session.Session) -> session.Session:
+    """Advances until no row is live or waits."""
+    while at.active:
+        at.advance()
+    return at
+
+
+@functools.partial(jax.jit, static_argnames="arch")
+def _log_probs(params, arch, tokens, temperature):
+    hidden = transformer.forward(params, arch, tokens)
+    table = jax.nn.log_softmax(transformer.logits(params, hidden) / temperature)
+    chosen = jnp.take_along_axis(table[:, :-1], tokens[:, 1:, None], axis=-1)
+    return jnp.pad(chosen[..., 0], ((0, 0), (1, 0)))
+
+
+def check_log_probs(model: Model, rows: Trajectories, temperature: float = 4.0) -> int:
+    """Compares what the sampler recorded with one pass over whole rows.
+
+    Returns how many tokens were sampled.
+    """
+    tokens = np.pad(rows.tokens, ((0, -len(rows.tokens) % 32), (0, 0)))
+    fresh = _log_probs(model.params, model.arch, tokens, temperature)
+    sampled = rows.origins == Origin.SAMPLED
+    np.testing.assert_allclose(
+        rows.behavior_log_probs[sampled],
+        np.asarray(fresh)[: len(sampled)][sampled],
+        atol=1e-4,
+    )
+    assert not rows.behavior_log_probs[~sampled].any()
+    past_end = np.arange(tokens.shape[1]) >= rows.lengths[:, None]
+    np.testing.assert_array_equal(rows.origins == Origin.PAD, past_end)
+    return int(sampled.sum())
+
+
+def texts_of(rows: Trajectories) -> list[list[int]]:
+    """The real tokens of each row."""
+    pairs = zip(rows.tokens, rows.lengths, strict=True)
+    return [row[:length].tolist() for row, length in pairs]
 
 
 def abstract_like(state):

@@ -313,7 +313,7 @@ def test_what_a_workdir_does_not_have(trained, tmp_path):
     ):
         policies.load_params(model, tmp_path, "")
     with pytest.raises(ValueError, match=r"longest completion \(5000\) exceed"):
-        model.scheduler(5000)
+        model.rollout_setup(5000)
 
 
 def test_a_checkpoint_of_another_shape_is_named(trained):

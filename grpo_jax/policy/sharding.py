@@ -147,6 +147,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def constrain_rows(x: Array) -> Array:
     """Keeps the first axis of `x` split over the devices, inside jit on a mesh."""
+    return _constrain(x, PartitionSpec(ROWS))
+
+
+def constrain_cache(x: Array) -> Array:
+    """Keeps keys or values [B, J, S, K] where they belong, inside jit on a mesh."""
+    return _constrain(x, PartitionSpec(ROWS, "tensor"))
+
+
+def constrain_replicated(tree: Any) -> Any:
+    """Puts all of every array on every device, inside jit on a mesh."""
+    return jax.tree.map(lambda x: _constrain(x, PartitionSpec()), tree)
+
+
+def _constrain(x: Array, spec: PartitionSpec) -> Array:
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(ROWS))
+    return jax.lax.with_sharding_constraint(x, spec)

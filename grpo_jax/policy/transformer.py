@@ -17,9 +17,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from grpo_jax import choices
-from grpo_jax.policy import attention, cache, layers, sharding
+from grpo_jax.policy import attention, cache, cached_attention, layers, sharding
+from grpo_jax.policy import attention_kernels as kernels
 from grpo_jax.policy.cache import KVCache
 from grpo_jax.policy.presets import Architecture
+from grpo_jax.policy.remat import recompute
 
 Params = dict[str, Any]
 
@@ -82,6 +84,7 @@ def forward(
     tokens: Int[Array, "B T"],
     *,
     remat: choices.Remat = choices.Remat.NONE,
+    attention: choices.Attention = choices.Attention.AUTO,
 ) -> Float[Array, "B T D"]:
     """Returns final hidden states of right-padded rows; position t is column t.
 
@@ -90,15 +93,18 @@ def forward(
       arch: the shape of the model.
       tokens: token ids. What padding holds changes nothing before it.
       remat: what the backward pass recomputes.
+      attention: the kernel.
     """
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
 
+    def attend(query: Array, key: Array, value: Array) -> Array:
+        return kernels.causal(query, key, value, attention)
+
     def block(x_BTD: Array, layer: Params) -> tuple[Array, None]:
-        x_BTD = _block(arch, layer, x_BTD, positions, attention.causal)
+        x_BTD = _block(arch, layer, x_BTD, positions, attend)
         return sharding.constrain_rows(x_BTD), None
 
-    if remat is choices.Remat.FULL:
-        block = jax.checkpoint(block, prevent_cse=False)
+    block = recompute(block, remat)
     x_BTD, _ = jax.lax.scan(block, _embed(params, tokens), params["layers"])
     return _final_norm(params, arch, x_BTD)
 
@@ -113,15 +119,43 @@ def rollout_view(params: Params, arch: Architecture, dtype: choices.Dtype) -> Pa
     return view
 
 
+def prefill(
+    view: Params,
+    arch: Architecture,
+    tokens: Int[Array, "R T"],
+    *,
+    attention: choices.Attention = choices.Attention.AUTO,
+) -> tuple[list[Float[Array, "R J T K"]], list[Float[Array, "R J T K"]]]:
+    """Returns the keys and values of right-padded prompts, layer by layer.
+
+    Args:
+      view: weights as `rollout_view` lays them out.
+      arch: the shape of the model.
+      tokens: token ids. What padding holds changes nothing before it.
+      attention: the kernel.
+    """
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+    keys, values = [], []
+
+    def attend(query: Array, key: Array, value: Array) -> Array:
+        keys.append(key.swapaxes(1, 2))
+        values.append(value.swapaxes(1, 2))
+        return kernels.causal(query, key, value, attention)
+
+    x = _embed(view, tokens)
+    for layer in view["layers"]:
+        x = _block(arch, layer, x, positions, attend)
+    return keys, values
+
+
 def extend(
     view: Params,
     arch: Architecture,
     kv: KVCache,
-    tokens: Int[Array, "R T"],
-    counts: Int[Array, " R"],
-    rows: Int[Array, " R"] | None = None,
-) -> tuple[Float[Array, "R D"], KVCache]:
-    """Appends tokens to rows of the cache: decoding (T = 1), prefill and splices alike.
+    tokens: Int[Array, "B T"],
+    counts: Int[Array, " B"],
+) -> tuple[Float[Array, "B D"], KVCache]:
+    """Appends tokens to the rows of a cache: decoding (T = 1) and splices alike.
 
     Args:
       view: weights as `rollout_view` lays them out.
@@ -129,39 +163,34 @@ def extend(
       kv: the cache; rows must have room for their `counts` tokens.
       tokens: token ids, the first `counts` of each row are real.
       counts: tokens to append to each row, 0 leaves it alone.
-      rows: which rows of the cache `tokens` belong to; None is all of them.
 
     Returns:
       The final hidden state at each row's last real token (meaningless where `counts`
       is 0), and the cache.
     """
-    lengths = kv.lengths if rows is None else kv.lengths[rows]
     offsets = jnp.arange(tokens.shape[1])[None]
-    positions = lengths[:, None] + offsets
+    own = kv.lengths[:, None] + offsets
     # Padding is sent past the last slot, where the write drops it.
-    slots = jnp.where(offsets < counts[:, None], positions, kv.num_slots)
-    mask = jnp.arange(kv.num_slots)[None, None] <= positions[:, :, None]
+    slots = jnp.where(offsets < counts[:, None], own, kv.num_slots)
+    mask = jnp.arange(kv.num_slots)[None, None] <= own[:, :, None]
+    shared_mask = jnp.arange(kv.num_shared_slots)[None] < kv.shared_lengths[:, None]
+    positions = jnp.repeat(kv.shared_lengths, kv.rows_per_prompt)[:, None] + own
 
     keys, values = list(kv.keys), list(kv.values)
     x = _embed(view, tokens)
     for index, layer in enumerate(view["layers"]):
 
-        def attend_cache(query: Array, key: Array, value: Array, l: int = index):
-            keys[l] = cache.write(keys[l], key, slots, rows)
-            values[l] = cache.write(values[l], value, slots, rows)
-            seen = (keys[l], values[l])
-            if rows is not None:
-                seen = (keys[l][rows], values[l][rows])
-            return attention.attend(query, *seen, mask)
+        def attend(query: Array, key: Array, value: Array, l: int = index) -> Array:
+            keys[l] = cache.write(keys[l], key, slots)
+            values[l] = cache.write(values[l], value, slots)
+            shared = kv.shared_keys[l], kv.shared_values[l], shared_mask
+            return cached_attention.attend(query, keys[l], values[l], mask, *shared)
 
-        x = _block(arch, layer, x, positions, attend_cache)
+        x = _block(arch, layer, x, positions, attend)
     last = jnp.maximum(counts - 1, 0)
-    x_RD = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
-    new_lengths = lengths + counts
-    if rows is not None:
-        new_lengths = kv.lengths.at[rows].set(new_lengths)
-    hidden = _final_norm(view, arch, x_RD)
-    return hidden, KVCache(keys, values, new_lengths)
+    x_BD = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+    hidden = _final_norm(view, arch, x_BD)
+    return hidden, kv.replace(keys=keys, values=values, lengths=kv.lengths + counts)
 
 
 def _embed(params: Params, tokens: Array) -> Array:

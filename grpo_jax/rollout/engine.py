@@ -1,269 +1,263 @@
-"""The sampling loop: rows of tokens, and three jitted steps that advance them.
+"""The three jitted steps of a rollout, on a grid of rows and its cache.
 
-    append        adds given tokens to rows (a prompt, guidance, an observation)
-    catch_up      runs the model over whatever the cache has not seen yet
+    prefill       fills the shared part of the cache with prompts
+    catch_up      runs the model over tokens that were given to rows, not sampled
     decode_chunk  samples up to a fixed number of tokens for every live row
 
-One invariant ties rows and cache together: **the last token of a row is pending**, in
-the row but not yet in the cache (`cache.lengths == rows.lengths - 1` before a chunk).
-Prefill, guidance, splices and decoding are then the same operation.
+One invariant ties them together: **the last token of a row is pending**, in the row but
+not yet in the cache. Prefill, guidance, splices and decoding are then the same thing:
+show the model everything but the last token, then sample from where that leads.
+
+What a row's text is, and which rows lie where, is the host's business (`session`): the
+devices hold the cache and nothing else between two steps.
 
 Noise depends on a row's key and the position it draws for, so a completion does not
 depend on its neighbours, on when the loop looked up, or on the number of devices.
 """
 
-import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from grpo_jax.config import SamplingConfig
-from grpo_jax.policy import transformer
+from grpo_jax import choices, records
+from grpo_jax.policy import cache, sharding, transformer
 from grpo_jax.policy.cache import KVCache
 from grpo_jax.policy.presets import Architecture
-from grpo_jax.records import Origin, PromptBatch
-from grpo_jax.rollout import filtering
+from grpo_jax.rollout import stops
+from grpo_jax.rollout.sampling import Sampling, sample
 
 
-class Rows(struct.PyTreeNode):
-    """B sequences being written.
+class Cursor(struct.PyTreeNode):
+    """Where B rows of the grid stand, before a chunk.
 
     Attributes:
-      tokens: token ids; what lies past `lengths` is meaningless.
-      origins: `Origin` codes; PAD past `lengths`.
-      behavior_log_probs: of sampled tokens, full distribution at the temperature.
-      kept_log_mass: log of the probability that top-k, top-p and min-p left to draw
-        from, where a token was sampled; 0 without filters.
-      prompt_lengths: tokens of the prompt.
-      lengths: tokens in all.
-      limits: a row is done when it reaches this length.
-      done: nothing more is sampled for this row.
-      finished: done by an end-of-sequence token.
-      keys: one key a row.
+      pending: the last token of each row.
+      live: whether the row is to be continued.
+      remaining: tokens the row may still draw.
+      keys: data of one key a row.
+      stop_states: where the row stands in the search for stop strings.
     """
 
-    tokens: Int[Array, "B T"]
-    origins: UInt8[Array, "B T"]
-    behavior_log_probs: Float[Array, "B T"]
-    kept_log_mass: Float[Array, "B T"]
-    prompt_lengths: Int[Array, " B"]
-    lengths: Int[Array, " B"]
-    limits: Int[Array, " B"]
-    done: Bool[Array, " B"]
-    finished: Bool[Array, " B"]
-    keys: Key[Array, " B"]
+    pending: Int[records.Array, " B"]
+    live: Bool[records.Array, " B"]
+    remaining: Int[records.Array, " B"]
+    keys: UInt32[records.Array, "B k"]
+    stop_states: Int[records.Array, " B"]
 
 
-@functools.partial(jax.jit, static_argnames="columns")
-def start(
-    batch: PromptBatch, key: Key[Array, ""], step: Int[Array, ""], *, columns: int
-) -> Rows:
-    """Returns rows that hold their prompts and prefixes and nothing else.
+class Drawn(struct.PyTreeNode):
+    """What a chunk of Q steps drew for B rows, replicated on every device.
 
-    Args:
-      batch: what the rows start from.
-      key: the noise of this kind of rollout.
-      step: the training step, so that a prompt met again is completed afresh.
-      columns: T of the rows.
+    Attributes:
+      tokens: of each row the first `counts`, then nothing of meaning.
+      log_probs: under the full distribution at the sampling temperature.
+      log_mass: log of the probability the filters left to draw from.
+      counts: tokens drawn.
+      ended: whether the last one ends the sequence.
+      stops: 1 + index of the stop string the last one completes; 0 is none.
+      stop_states: where the row stands in the search for stop strings.
     """
-    B, P = batch.tokens.shape
-    offsets = jnp.arange(P)[None]
-    origins = jnp.where(
-        offsets < batch.prompt_lengths[:, None],
-        jnp.uint8(Origin.PROMPT),
-        batch.prefix_origins[:, None],
-    )
-    zeros = jnp.zeros((B, columns), jnp.float32)
-    rows = Rows(
-        tokens=zeros.astype(jnp.int32),
-        origins=zeros.astype(jnp.uint8),
-        behavior_log_probs=zeros,
-        kept_log_mass=zeros,
-        prompt_lengths=batch.prompt_lengths,
-        lengths=jnp.zeros(B, jnp.int32),
-        limits=jnp.minimum(batch.prompt_lengths + batch.budgets, columns),
-        done=jnp.zeros(B, bool),
-        finished=jnp.zeros(B, bool),
-        keys=_row_keys(key, step, batch.prompt_ids, batch.samples),
-    )
-    return append(rows, batch.tokens, batch.lengths, origins)
+
+    tokens: Int[records.Array, "B Q"]
+    log_probs: Float[records.Array, "B Q"]
+    log_mass: Float[records.Array, "B Q"]
+    counts: Int[records.Array, " B"]
+    ended: Bool[records.Array, " B"]
+    stops: Int[records.Array, " B"]
+    stop_states: Int[records.Array, " B"]
 
 
-def append(
-    rows: Rows,
-    tokens: Int[Array, "B E"],
-    counts: Int[Array, " B"],
-    origins: UInt8[Array, "B E"],
-) -> Rows:
-    """Adds the first `counts` of `tokens` to each row; the model has yet to see them.
-
-    A row that thereby reaches its limit is done.
-    """
-    offsets = jnp.arange(tokens.shape[1])[None]
-    columns = rows.lengths[:, None] + offsets
-    columns = jnp.where(offsets < counts[:, None], columns, rows.tokens.shape[1])
-    lengths = rows.lengths + counts
-    return rows.replace(
-        tokens=_put(rows.tokens, columns, tokens),
-        origins=_put(rows.origins, columns, origins),
-        lengths=lengths,
-        done=rows.done | (lengths >= rows.limits),
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("arch", "width"), donate_argnames="kv")
-def catch_up(
-    view: transformer.Params, kv: KVCache, rows: Rows, *, arch: Architecture, width: int
+@functools.partial(jax.jit, static_argnames=("arch", "attention"), donate_argnames="kv")
+def prefill(
+    view: transformer.Params,
+    kv: KVCache,
+    tokens: Int[Array, "R T"],
+    sources: Int[Array, "Z m"],
+    prompts: Int[Array, "Z m"],
+    *,
+    arch: Architecture,
+    attention: choices.Attention,
 ) -> KVCache:
-    """Fills the cache with every token but each row's last.
+    """Fills shared parts of the cache with R prompts; lengths are the host's.
 
     Args:
       view: weights for decoding.
       kv: the cache, donated.
-      rows: the rows, none more than `width` tokens ahead of the cache.
+      tokens: the prompts less their last tokens, right padded.
+      sources: which of the prompts, numbered within each of Z equal parts,
+      prompts: goes to which prompt of the grid, numbered likewise (`cache.pick`). A
+        number past the end is dropped.
       arch: the shape of the model.
-      width: columns of the forward pass.
+      attention: the kernel.
     """
-    counts = rows.lengths - 1 - kv.lengths
-    columns = kv.lengths[:, None] + jnp.arange(width)[None]
-    # Past the end of the row the gather clamps; `counts` says those are not real.
-    tokens = jnp.take_along_axis(rows.tokens, columns, axis=1, mode="clip")
-    return transformer.extend(view, arch, kv, tokens, counts)[1]
+    T = tokens.shape[1]
+    new_keys, new_values = transformer.prefill(view, arch, tokens, attention=attention)
+
+    def fill(layer: Array, new_RJTK: Array) -> Array:
+        copies = cache.pick(new_RJTK.astype(layer.dtype), sources)
+        merged = cache.place(layer[:, :, :T], prompts, copies)
+        return layer.at[:, :, :T].set(merged)
+
+    return kv.replace(
+        shared_keys=jax.tree.map(fill, kv.shared_keys, new_keys),
+        shared_values=jax.tree.map(fill, kv.shared_values, new_values),
+    )
+
+
+@functools.partial(jax.jit, static_argnames="arch", donate_argnames="kv")
+def catch_up(
+    view: transformer.Params,
+    kv: KVCache,
+    tokens: Int[Array, "R T"],
+    counts: Int[Array, " R"],
+    rows: Int[Array, "Z r"],
+    *,
+    arch: Architecture,
+) -> KVCache:
+    """Shows the model the given tokens of some rows.
+
+    Args:
+      view: weights for decoding.
+      kv: the cache, donated; its lengths are those before.
+      tokens: what the cache lacks of each row, less the row's last token.
+      counts: how many of them are real.
+      rows: which rows of the grid they belong to, numbered as in `cache.pick`; a number
+        past the end of its part is dropped.
+      arch: the shape of the model.
+    """
+    n = kv.rows_per_prompt
+    own = functools.partial(cache.pick, rows=rows)
+    shared = functools.partial(cache.pick, rows=rows // n)
+    picked = KVCache(
+        shared_keys=[shared(x) for x in kv.shared_keys],
+        shared_values=[shared(x) for x in kv.shared_values],
+        keys=[own(x) for x in kv.keys],
+        values=[own(x) for x in kv.values],
+        shared_lengths=shared(kv.shared_lengths),
+        lengths=own(kv.lengths),
+    )
+    _, longer = transformer.extend(view, arch, picked, tokens, counts)
+
+    back = functools.partial(jax.tree.map, lambda x, y: cache.place(x, rows, y))
+    return kv.replace(
+        keys=back(kv.keys, longer.keys), values=back(kv.values, longer.values)
+    )
 
 
 @functools.partial(
-    jax.jit,
-    static_argnames=("arch", "sampling", "eos_ids", "steps"),
-    donate_argnames=("kv", "rows"),
+    jax.jit, static_argnames=("arch", "eos_ids", "steps"), donate_argnames="kv"
 )
 def decode_chunk(
     view: transformer.Params,
     kv: KVCache,
-    rows: Rows,
+    cursor: Cursor,
+    sampling: Sampling,
+    table: stops.StopTable | None,
     *,
     arch: Architecture,
-    sampling: "Sampling",
     eos_ids: tuple[int, ...],
     steps: int,
-) -> tuple[KVCache, Rows]:
-    """Samples up to `steps` tokens for every row that is not done.
+) -> tuple[KVCache, Drawn]:
+    """Samples up to `steps` tokens for every live row.
 
     Args:
       view: weights for decoding.
-      kv: the cache, donated, with room for `steps` more tokens in every live row.
-      rows: the rows, donated; `catch_up` has been called.
-      arch: the shape of the model.
+      kv: the cache, donated, with room for `steps` more tokens in every live row; it
+        holds all but the last token of each.
+      cursor: where the rows stand.
       sampling: how tokens are drawn.
+      table: the stop strings, at which a row pauses; None is none.
+      arch: the shape of the model.
       eos_ids: tokens that end a row.
       steps: iterations, known at compile time so that no device waits for the host.
     """
+    keys = jax.random.wrap_key_data(cursor.keys)
+    first = jnp.repeat(kv.shared_lengths, kv.rows_per_prompt) + kv.lengths + 1
+    ends = jnp.asarray(eos_ids, jnp.int32)
 
-    def step(_: Array, carry: tuple[KVCache, Rows]) -> tuple[KVCache, Rows]:
-        kv, rows = carry
-        live = ~rows.done
-        pending = jnp.take_along_axis(rows.tokens, rows.lengths[:, None] - 1, axis=1)
-        hidden, kv = transformer.extend(view, arch, kv, pending, live.astype(jnp.int32))
-        keys = jax.vmap(jax.random.fold_in)(rows.keys, rows.lengths)
-        drawn = sample(transformer.logits(view, hidden), keys, sampling)
-        return kv, _record(rows, live, *drawn, eos_ids)
+    def step(carry: tuple, index: Array) -> tuple[tuple, tuple]:
+        kv, pending, live, ended, hits, states = carry
+        hidden, kv = transformer.extend(
+            view, arch, kv, pending[:, None], live.astype(jnp.int32)
+        )
+        noise = jax.vmap(jax.random.fold_in)(keys, first + index)
+        tokens, *scores = sample(transformer.logits(view, hidden), noise, sampling)
+        ended |= live & jnp.isin(tokens, ends)
+        if table is not None:
+            moved, found = stops.advance(table, states, tokens)
+            states = jnp.where(live, moved, states)
+            hits = jnp.where(live, found.astype(jnp.int32), hits)
+        pending = jnp.where(live, tokens, pending)
+        drawn = (tokens, *scores, live)
+        live &= ~ended & (hits == 0) & (index + 1 < cursor.remaining)
+        return (kv, pending, live, ended, hits, states), drawn
 
-    return jax.lax.fori_loop(0, steps, step, (kv, rows))
+    B = cursor.pending.shape[0]
+    never, none = jnp.zeros(B, bool), jnp.zeros(B, jnp.int32)
+    # An argument that is returned as it came would be gathered beside the loop: two
+    # collectives in no order, which devices may then enter in different ones.
+    states = none if table is None else cursor.stop_states
+    start = (kv, cursor.pending, cursor.live, never, none, states)
+    (kv, _, _, ended, hits, states), drawn = jax.lax.scan(
+        step, start, jnp.arange(steps)
+    )
+    tokens, log_probs, log_mass, was_live = (x.swapaxes(0, 1) for x in drawn)
+    seen = Drawn(tokens, log_probs, log_mass, was_live.sum(1), ended, hits, states)
+    return kv, sharding.constrain_replicated(seen)
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How tokens are drawn; hashable. See `SamplingConfig`."""
+@functools.partial(
+    jax.jit, static_argnames=("of_prompts", "of_rows"), donate_argnames="kv"
+)
+def copy(
+    kv: KVCache,
+    sources: Int[Array, "Z m"],
+    targets: Int[Array, "Z m"],
+    *,
+    of_prompts: bool = False,
+    of_rows: bool = False,
+) -> KVCache:
+    """Copies prompts, or the own parts of rows, within the grid, which is donated.
 
-    temperature: float
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-
-    @classmethod
-    def of(cls, config: SamplingConfig) -> "Sampling":
-        """Returns the sampling a configuration asks for."""
-        return cls(config.temperature, config.top_k, config.top_p, config.min_p)
-
-
-def sample(
-    logits: Float[Array, "B V"], keys: Key[Array, " B"], sampling: Sampling
-) -> tuple[Int[Array, " B"], Float[Array, " B"], Float[Array, " B"]]:
-    """Draws one token a row, by the Gumbel trick.
-
-    Args:
-      logits: float32.
-      keys: the noise of each row.
-      sampling: temperature 0 takes the most likely token.
-
-    Returns:
-      The tokens; their log-probabilities under the full distribution at the sampling
-      temperature (1 where it is 0); and the log of the mass the filters kept, which
-      subtracted from the former gives the log-probability of what was drawn from.
+    Both are numbered as in `cache.pick`; a target past the end is dropped.
     """
-    log_probs_BV = jax.nn.log_softmax(logits / (sampling.temperature or 1.0))
-    log_mass = jnp.zeros(logits.shape[0])
-    if sampling.temperature == 0:
-        tokens = jnp.argmax(log_probs_BV, axis=-1)
-    else:
-        allowed_BV = log_probs_BV
-        if sampling.top_k or sampling.top_p < 1 or sampling.min_p:
-            kept_BV = filtering.keep(
-                log_probs_BV,
-                top_k=sampling.top_k,
-                top_p=sampling.top_p,
-                min_p=sampling.min_p,
-            )
-            allowed_BV = jnp.where(kept_BV, log_probs_BV, -jnp.inf)
-            log_mass = jax.nn.logsumexp(allowed_BV, axis=-1)
-        noise = functools.partial(jax.random.gumbel, shape=logits.shape[1:])
-        tokens = jnp.argmax(allowed_BV + jax.vmap(noise)(keys), axis=-1)
-    chosen = jnp.take_along_axis(log_probs_BV, tokens[:, None], axis=1)[:, 0]
-    return tokens.astype(jnp.int32), chosen, log_mass
+
+    def one(layers: list[Array]) -> list[Array]:
+        return [cache.place(x, targets, cache.pick(x, sources)) for x in layers]
+
+    if of_prompts:
+        shared = {"shared_keys": one(kv.shared_keys)}
+        kv = kv.replace(**shared, shared_values=one(kv.shared_values))
+    if of_rows:
+        kv = kv.replace(keys=one(kv.keys), values=one(kv.values))
+    return kv
 
 
-def _record(
-    rows: Rows,
-    live: Array,
-    tokens: Array,
-    log_probs: Array,
-    log_mass: Array,
-    eos_ids: tuple[int, ...],
-) -> Rows:
-    """Writes one sampled token to every live row and marks those it ends."""
-    column = jnp.where(live, rows.lengths, rows.tokens.shape[1])
-    origin = jnp.full(column.shape, Origin.SAMPLED, jnp.uint8)
-    lengths = rows.lengths + live
-    ended = live & jnp.isin(tokens, jnp.asarray(eos_ids, jnp.int32))
-    return rows.replace(
-        tokens=_put(rows.tokens, column, tokens),
-        origins=_put(rows.origins, column, origin),
-        behavior_log_probs=_put(rows.behavior_log_probs, column, log_probs),
-        kept_log_mass=_put(rows.kept_log_mass, column, log_mass),
-        lengths=lengths,
-        finished=rows.finished | ended,
-        done=rows.done | ended | (lengths >= rows.limits),
-    )
+@functools.partial(jax.jit, static_argnames="slots")
+def grow(layer: Float[Array, "B J S K"], slots: int) -> Float[Array, "B J s K"]:
+    """Returns one layer of the cache with room for `slots` tokens a row."""
+    return sharding.constrain_cache(cache.resize(layer, slots))
 
 
-def _put(
-    table: Shaped[Array, "B T"], columns: Int[Array, "B *E"], new: Shaped[Array, "B *E"]
-) -> Shaped[Array, "B T"]:
-    """Writes `new` at `columns` of each row; columns past the end are dropped."""
-    return jax.vmap(lambda row, at, x: row.at[at].set(x, mode="drop"))(
-        table, columns, new
-    )
+@functools.partial(jax.jit, static_argnames="slots")
+def move(
+    layer: Float[Array, "B J S K"], rows: Int[Array, "Z r"], slots: int
+) -> Float[Array, "R J s K"]:
+    """Returns picked rows of one layer of the cache, with room for `slots` tokens."""
+    return sharding.constrain_cache(cache.take(layer, rows, slots))
 
 
-def _row_keys(
+@jax.jit
+def row_keys(
     key: Key[Array, ""],
     step: Int[Array, ""],
     prompt_ids: Int[Array, " B"],
     samples: Int[Array, " B"],
-) -> Key[Array, " B"]:
-    """Returns the key of each row: a function of what it is, not of where it lies."""
+) -> UInt32[Array, "B k"]:
+    """Returns the data of each row's key: what it is decides, not where it lies."""
     step_key = jax.random.fold_in(key, step)
     prompt_keys = jax.vmap(jax.random.fold_in, (None, 0))(step_key, prompt_ids)
-    return jax.vmap(jax.random.fold_in)(prompt_keys, samples)
+    return jax.random.key_data(jax.vmap(jax.random.fold_in)(prompt_keys, samples))

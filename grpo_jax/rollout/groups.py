@@ -6,7 +6,7 @@ from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.data.tokenizer import Tokenizer
 from grpo_jax.records import Trajectories
 from grpo_jax.rewards.base import Completion
-from grpo_jax.rollout.scheduler import Request
+from grpo_jax.rollout.texts import Request
 
 
 def group_requests(prompts: Sequence[EncodedPrompt], group_size: int) -> list[Request]:

@@ -12,8 +12,8 @@ from grpo_jax.policy import transformer
 from grpo_jax.reporting import terminal
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import Completion
-from grpo_jax.rollout import groups
-from grpo_jax.rollout.engine import Sampling
+from grpo_jax.rollout import groups, session
+from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.trainer import statistics
 from grpo_jax.trainer.model import EVALUATION
 from grpo_jax.trainer.run import Run
@@ -118,8 +118,9 @@ def grade(
     samples: int,
 ) -> Graded:
     """Samples completions of every problem and scores them with the run's rewards."""
-    scheduler = run.model.scheduler(run.config.evaluation.max_completion_tokens)
-    trajectories = scheduler.complete(
+    setup = run.model.rollout_setup(run.config.evaluation.max_completion_tokens)
+    trajectories, _ = session.complete(
+        setup,
         view,
         groups.group_requests(prompts, samples),
         sampling=sampling,
@@ -129,7 +130,7 @@ def grade(
     # Accuracy is what is evaluated, whether or not the run trains on it.
     rewards = {"accuracy": (1.0, run.task.rewards["accuracy"]), **run.rewards}
     # The verifier's deadline is for a batch of training; this may be many.
-    count = max(1, scheduler.wave_rows // samples) * samples
+    count = max(1, setup.max_rows // samples) * samples
     tables = [
         scoring.score(completions[first : first + count], rewards)
         for first in range(0, len(completions), count)

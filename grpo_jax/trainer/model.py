@@ -13,6 +13,8 @@ from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt, encode_prompts
 from grpo_jax.data.tokenizer import Tokenizer, load_tokenizer
 from grpo_jax.policy import (
+    attention_kernels,
+    compilation,
     hub,
     huggingface,
     model_config,
@@ -21,7 +23,7 @@ from grpo_jax.policy import (
     transformer,
 )
 from grpo_jax.policy.presets import Architecture
-from grpo_jax.rollout.scheduler import Scheduler
+from grpo_jax.rollout.setup import Setup
 from grpo_jax.tasks.base import Example
 
 # Streams of randomness: one constant each, folded into the key of the seed.
@@ -66,7 +68,7 @@ class Model:
         """Returns the prompts of examples."""
         return encode_prompts(examples, self.tokenizer, **self.prompt_options)
 
-    def scheduler(self, max_completion_tokens: int = 0) -> Scheduler:
+    def rollout_setup(self, max_completion_tokens: int = 0) -> Setup:
         """Returns the sampler; 0 takes the completion limit of training."""
         rollout = self.config.rollout
         rows = rollout.prompts_per_step * rollout.group_size
@@ -75,16 +77,17 @@ class Model:
             rollout.max_prompt_tokens,
             max_completion_tokens or rollout.max_completion_tokens,
         )
-        return Scheduler(
+        return Setup(
             arch=self.arch,
             mesh=self.mesh,
             dtype=self.config.policy.dtype,
+            attention=self.config.policy.attention,
             eos_ids=self.tokenizer.eos_ids,
             max_prompt_tokens=rollout.max_prompt_tokens,
             max_completion_tokens=max_completion_tokens
             or rollout.max_completion_tokens,
+            max_rows=min(rollout.max_rows or rows, rows),
             chunk_steps=rollout.chunk_steps,
-            wave_rows=min(rollout.max_rows or rows, rows),
         )
 
     def abstract_params(self) -> Any:
@@ -125,8 +128,9 @@ def build_model(config: TrainConfig) -> Model:
       ValueError: a mesh or a model that cannot be.
       FileNotFoundError: a path that does not exist.
     """
+    compilation.use_persistent_cache()
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    policy = config.policy
+    policy, rollout = config.policy, config.rollout
     source = hub.resolve(policy.path) if policy.path else None
     tokenizer = load_tokenizer(policy.tokenizer or str(source))
     if source:
@@ -140,7 +144,13 @@ def build_model(config: TrainConfig) -> Model:
             "config.policy.tokenizer to the one the model was trained with"
         )
     sharding.check_mesh(arch, mesh)
-    rollout = config.rollout
+    attention_kernels.resolve(  # raises now what would only be found while tracing
+        policy.attention,
+        attention_kernels.this_hardware(),
+        dtype=policy.dtype.value,
+        head_dim=arch.head_dim,
+        tokens=rollout.max_prompt_tokens + rollout.max_completion_tokens,
+    )
     longest = max(
         rollout.max_completion_tokens, config.evaluation.max_completion_tokens
     )

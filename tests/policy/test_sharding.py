@@ -11,8 +11,10 @@ from grpo_jax import choices
 from grpo_jax.config import ObjectiveConfig, OptimizerConfig
 from grpo_jax.policy import sharding, transformer
 from grpo_jax.records import Origin, TrainBatch
+from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer.optimizer import make_optimizer, make_schedule
-from grpo_jax.trainer.step import Scorer, grpo_loss, init_state, make_update
+from grpo_jax.trainer.scorer import Scorer
+from grpo_jax.trainer.step import Update, grpo_loss, init_state
 from tests import helpers
 
 MESHES = [(8, 1, 1), (2, 4, 1), (2, 2, 2)]
@@ -55,26 +57,34 @@ def updated(arch, mesh):
     optimizer = make_optimizer(OPTIMIZER, schedule)
     scorer = Scorer(
         arch=arch,
+        mesh=mesh,
         dtype=choices.Dtype.FLOAT32,
         remat=choices.Remat.NONE,
+        attention=choices.Attention.AUTO,
         temperature=1.0,
         completion_columns=COLUMNS - PROMPT,
         chunk_tokens=12,
-        micro_batch_rows=8,
     )
     objective = ObjectiveConfig(kl_coef=0.1, divergence=choices.Divergence.K2)
-    update = make_update(scorer, grpo_loss(objective), optimizer, schedule, mesh)
     params = jax.device_get(helpers.params_of(arch))
     with jax.set_mesh(mesh):
         params = jax.device_put(params, sharding.param_shardings(mesh, params))
         state = init_state(params, optimizer, mesh)
-        shardings = jax.tree.map(lambda x: x.sharding, state)
-        update = jax.jit(
-            update,
-            donate_argnums=0,
-            out_shardings=(shardings, None),
+        update = Update(
+            scorer,
+            grpo_loss(objective),
+            optimizer,
+            schedule,
+            helpers.abstract_like(state),
         )
-        return update(state, sharding.put_rows(batch_of(arch), mesh))
+        micros = batches.micro_batches(
+            batch_of(arch),
+            widest=COLUMNS,
+            budget_tokens=ROWS // 2 * COLUMNS,
+            row_shards=scorer.row_shards,
+        )
+        assert len(micros) == 2
+        return update(state, sharding.put_rows(micros, mesh))
 
 
 @pytest.fixture(scope="module")

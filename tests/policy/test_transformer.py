@@ -7,6 +7,9 @@ from grpo_jax import choices
 from grpo_jax.policy import cache, transformer
 from tests import helpers
 
+extend = jax.jit(transformer.extend, static_argnums=1)
+prefill = jax.jit(transformer.prefill, static_argnums=1)
+
 
 @pytest.fixture(params=helpers.VARIANTS)
 def model(request):
@@ -54,12 +57,40 @@ def test_one_token_at_a_time_equals_the_whole_row(model):
     arch, params = model
     tokens = jnp.asarray(np.random.default_rng(0).integers(4, 48, (2, 9)), jnp.int32)
     view = helpers.view_of(arch, params)
-    kv = cache.empty(arch, 2, 9, choices.Dtype.FLOAT32)
+    kv = cache.empty(arch, 2, 1, 4, 9, choices.Dtype.FLOAT32)
     ones = jnp.ones(2, jnp.int32)
     whole = hidden(model, tokens)
     for t in range(9):
-        last, kv = transformer.extend(view, arch, kv, tokens[:, t : t + 1], ones)
+        last, kv = extend(view, arch, kv, tokens[:, t : t + 1], ones)
         np.testing.assert_allclose(last, whole[:, t], atol=1e-4)
+    np.testing.assert_array_equal(kv.lengths, [9, 9])
+
+
+def test_a_shared_prompt_and_unequal_parts_equal_the_whole_row(model):
+    """Two prompts by two rows; they get 3, 0, 1 and 2 tokens, then one each."""
+    arch, params = model
+    tokens = np.random.default_rng(1).integers(4, 48, (4, 10)).astype(np.int32)
+    tokens[1::2, :6] = tokens[::2, :6]
+    prompts, starts = tokens[::2, :6], np.array([6, 3], np.int32)
+    view = helpers.view_of(arch, params)
+    keys, values = prefill(view, arch, jnp.asarray(prompts))
+    assert keys[0].shape == (2, arch.num_kv_heads, 6, arch.head_dim)
+    kv = cache.empty(arch, 2, 2, 6, 8, choices.Dtype.FLOAT32)
+    kv = kv.replace(
+        shared_keys=keys, shared_values=values, shared_lengths=jnp.asarray(starts)
+    )
+    whole, at = hidden(model, tokens), np.repeat(starts, 2)
+    for counts in (np.array([3, 0, 1, 2]), np.array([1, 1, 1, 1])):
+        given = tokens[np.arange(4)[:, None], at[:, None] + np.arange(counts.max())]
+        last, kv = extend(view, arch, kv, jnp.asarray(given), jnp.asarray(counts))
+        at = at + counts
+        np.testing.assert_array_equal(kv.lengths, at - np.repeat(starts, 2))
+        for row in np.flatnonzero(counts):
+            expected = whole[row, at[row] - 1]
+            np.testing.assert_allclose(last[row], expected, atol=1e-4)
+        written = np.asarray(kv.keys[1]).any((1, 3))
+        own = at - np.repeat(starts, 2)
+        np.testing.assert_array_equal(written, np.arange(8) < own[:, None])
 
 
 def test_the_view_holds_the_same_weights_in_the_asked_dtype(model):
