@@ -48,7 +48,7 @@ def get_config() -> c.TrainConfig:
             warmup_steps=10,
             schedule=choices.Schedule.CONSTANT,
         ),
-        trainer=c.TrainerConfig(steps=200, micro_batch_rows=16),
+        trainer=c.TrainerConfig(steps=200),
         evaluation=c.EvaluationConfig(
             every_steps=20, samples=4, validation_problems=200
         ),

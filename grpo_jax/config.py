@@ -249,8 +249,8 @@ class WarmStartConfig(Section):
 
     steps: int = 0
     batch_size: int = 64
-    # Rows in one forward and backward pass. 0: all at once.
-    micro_batch_rows: int = 0
+    # As config.trainer.micro_batch_tokens.
+    micro_batch_tokens: int = 0
     # Worked solutions shown, over and over; 0: every training problem.
     demonstrations: int = 0
     optimizer: OptimizerConfig = dataclasses.field(
@@ -260,14 +260,7 @@ class WarmStartConfig(Section):
     def validate(self, path: str):
         """Checks ranges."""
         at_least(path, self, steps=0, batch_size=1, demonstrations=0)
-        at_least(path, self, micro_batch_rows=0)
-        if self.micro_batch_rows:
-            divides(
-                f"{path}.micro_batch_rows",
-                self.micro_batch_rows,
-                f"{path}.batch_size",
-                self.batch_size,
-            )
+        at_least(path, self, micro_batch_tokens=0)
 
 
 @dataclasses.dataclass
@@ -278,8 +271,9 @@ class TrainerConfig(Section):
     # Passes over each rollout, and optimizer updates in each pass.
     num_iterations: int = 1
     minibatches: int = 1
-    # Rows in one forward and backward pass; gradients accumulate. 0: all at once.
-    micro_batch_rows: int = 0
+    # Token slots in one forward and backward pass; gradients accumulate. 0: chosen for
+    # the device.
+    micro_batch_tokens: int = 0
     # Positions whose logits exist at one time while log-probs are computed.
     logits_chunk_tokens: int = 1024
     # Updates in a row with a non-finite loss or gradient before the run stops.
@@ -290,7 +284,7 @@ class TrainerConfig(Section):
     def validate(self, path: str):
         """Checks ranges."""
         at_least(path, self, steps=1, num_iterations=1, minibatches=1)
-        at_least(path, self, micro_batch_rows=0, logits_chunk_tokens=1)
+        at_least(path, self, micro_batch_tokens=0, logits_chunk_tokens=1)
         at_least(path, self, max_nonfinite_updates=1, logged_groups=-1)
 
 
@@ -372,21 +366,12 @@ class TrainConfig(Section):
         """Rules between sections; each message names both fields."""
         at_least(path, self, seed=0)
         rows = self.rollout.prompts_per_step * self.rollout.group_size
-        per_update = rows // self.trainer.minibatches
-        micro = self.trainer.micro_batch_rows
         divides(
             f"{path}.trainer.minibatches",
             self.trainer.minibatches,
             f"{path}.rollout.prompts_per_step x group_size",
             rows,
         )
-        if micro:
-            divides(
-                f"{path}.trainer.micro_batch_rows",
-                micro,
-                "the rows of an update (prompts_per_step x group_size / minibatches)",
-                per_update,
-            )
 
 
 def to_json(config: Section) -> str:

@@ -146,6 +146,8 @@ RULES = [
     (dict(warm_start__batch_size=0), "config.warm_start.batch_size is 0"),
     (dict(trainer__steps=0), "config.trainer.steps is 0: use at least 1"),
     (dict(trainer__logged_groups=-2), "config.trainer.logged_groups is -2"),
+    (dict(trainer__micro_batch_tokens=-1), "config.trainer.micro_batch_tokens is -1"),
+    (dict(warm_start__micro_batch_tokens=-1), "config.warm_start.micro_batch_tokens"),
     (dict(evaluation__samples=0), "config.evaluation.samples is 0"),
     (dict(evaluation__confidence=1.0), "config.evaluation.confidence is 1.0"),
     (dict(evaluation__confidence=0.0), "config.evaluation.confidence is 0.0"),
@@ -168,14 +170,6 @@ CROSS = [
     (
         dict(trainer__minibatches=3),
         ("config.trainer.minibatches is 3", "config.rollout.prompts_per_step", "256"),
-    ),
-    (
-        dict(trainer__micro_batch_rows=5),
-        ("config.trainer.micro_batch_rows is 5", "prompts_per_step x group_size"),
-    ),
-    (
-        dict(trainer__micro_batch_rows=128, trainer__minibatches=4),
-        ("config.trainer.micro_batch_rows is 128", "minibatches", "which is 64"),
     ),
 ]
 

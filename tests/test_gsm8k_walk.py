@@ -109,7 +109,7 @@ def walk(tmp_path_factory):
         f"--config.task.test_path={write_problems(root / 'test.jsonl', 8)}",
         "--config.task.validation_rows=8",
         "--config.trainer.steps=3",
-        "--config.trainer.micro_batch_rows=8",
+        "--config.trainer.micro_batch_tokens=4096",
         "--config.rollout.prompts_per_step=4",
         "--config.rollout.group_size=4",
         "--config.rollout.max_completion_tokens=32",

@@ -1,9 +1,8 @@
 """The policy that learns: its state, its reference, and the updates of one step."""
 
 import dataclasses
-import functools
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +15,21 @@ from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import optimizer as optimizers
 from grpo_jax.trainer.checkpoint import Checkpoints
 from grpo_jax.trainer.run import Run
-from grpo_jax.trainer.step import (
-    abstract_state,
-    grpo_loss,
-    init_state,
-    make_update,
-    shardings_of,
-)
+from grpo_jax.trainer.step import Update, abstract_state, grpo_loss, init_state
+
+
+class _Part(NamedTuple):
+    """The rows of one update.
+
+    Attributes:
+      batch: on the host, in the order of the rollout.
+      micros: its micro-batches on the devices, with the log-probs the loss needs.
+      padding_fraction: of the slots of these.
+    """
+
+    batch: TrainBatch
+    micros: list[TrainBatch]
+    padding_fraction: float
 
 
 class Learner:
@@ -46,7 +53,6 @@ class Learner:
         """
         config = run.config
         self._run, self._workdir = run, workdir
-        self._scorer = run.scorer()
         self._updates_per_step = (
             config.trainer.num_iterations * config.trainer.minibatches
         )
@@ -69,14 +75,7 @@ class Learner:
         if params is not None:
             self.state = init_state(params, optimizer, run.model.mesh)
         loss = grpo_loss(config.objective)
-        self._update = jax.jit(
-            make_update(self._scorer, loss, optimizer, schedule, run.model.mesh),
-            donate_argnums=0,
-            out_shardings=(shardings_of(self._abstract), None),
-        )
-        self._score = jax.jit(
-            functools.partial(self._scorer.score, mesh=run.model.mesh)
-        )
+        self._update = Update(run.scorer(), loss, optimizer, schedule, self._abstract)
 
     def save(
         self,
@@ -108,49 +107,69 @@ class Learner:
         """
         metrics = []
         trainer = self._run.config.trainer
-        parts = self._minibatches(trajectories, rewards, advantages)
+        parts = self._parts(trajectories, rewards, advantages)
         for _ in range(trainer.num_iterations):
             for part in parts:
-                self.state, values = self._update(self.state, part)
+                self.state, values = self._update(self.state, part.micros)
                 metrics.append(jax.device_get(values))
                 self._guard(metrics[-1], part, len(metrics))
         self.state = self.state.replace(step=self.state.step + 1)
-        return _merge(metrics)
+        padding = np.mean([part.padding_fraction for part in parts])
+        return _merge(metrics) | {"trainer/padding_fraction": float(padding)}
 
-    def _minibatches(
+    def _parts(
         self,
         trajectories: Trajectories,
         rewards: Float[np.ndarray, " B"],
         advantages: Float[np.ndarray, " B"],
-    ) -> list[TrainBatch]:
-        """Returns the rows of each update, on the devices, scored as needed.
+    ) -> list[_Part]:
+        """Returns the rows of each update, scored as needed.
 
-        Loss weights are normalised over each update's own rows. With several updates
-        the first one's policy is what the later ones are measured against.
+        Loss weights are normalised over each update's own rows.
         """
         config = self._run.config
         count = len(rewards) // config.trainer.minibatches
+        rollout = config.rollout
         parts = []
         for first in range(0, len(rewards), count):
             rows = slice(first, first + count)
-            part = batches.make_batch(
+            batch = batches.make_batch(
                 jax.tree.map(lambda x, rows=rows: x[rows], trajectories),
                 rewards[rows],
                 advantages[rows],
                 config.objective,
-                config.rollout.max_completion_tokens,
+                rollout.max_completion_tokens,
             )
-            part = sharding.put_rows(part, self._run.model.mesh)
-            if self._reference is not None:
-                scores = self._score(self._reference, part)
-                part = part.replace(reference_log_probs=scores)
-            if self._updates_per_step > 1:
-                scores = self._score(self.state.params, part)
-                part = part.replace(old_log_probs=scores)
-            parts.append(part)
+            micros = self._run.micro_batches(
+                batch,
+                widest=rollout.max_prompt_tokens + rollout.max_completion_tokens,
+                budget_tokens=config.trainer.micro_batch_tokens,
+            )
+            padding = batches.padding_fraction(micros)
+            parts.append(_Part(batch, self._score(micros), padding))
         return parts
 
-    def _guard(self, metrics: dict[str, Any], part: TrainBatch, update: int) -> None:
+    def _score(self, micros: list[TrainBatch]) -> list[TrainBatch]:
+        """Puts micro-batches on the devices, with the log-probs the loss needs.
+
+        With several updates the first one's policy is what the later ones are measured
+        against.
+        """
+        update, several = self._update, self._updates_per_step > 1
+        params = update.cast(self.state.params) if several else None
+        scored = []
+        for micro in micros:
+            micro = sharding.put_rows(micro, self._run.model.mesh)
+            rows = micro.tokens, micro.prompt_lengths
+            if self._reference is not None:
+                scores = update.score(self._reference, *rows)
+                micro = micro.replace(reference_log_probs=scores)
+            if params is not None:
+                micro = micro.replace(old_log_probs=update.score(params, *rows))
+            scored.append(micro)
+        return scored
+
+    def _guard(self, metrics: dict[str, Any], part: _Part, update: int) -> None:
         """Counts a skipped update, keeps its batch, and gives up after too many."""
         if not metrics["optimizer/skipped"]:
             self.skipped_in_a_row = 0
@@ -160,11 +179,14 @@ class Learner:
         folder.mkdir(exist_ok=True)
         step = int(self.state.step) + 1
         path = folder / f"step_{step:06d}_update_{update}.npz"
-        arrays = {
-            field.name: np.asarray(value)
-            for field in dataclasses.fields(part)
-            if (value := getattr(part, field.name)) is not None
-        }
+        arrays = {}
+        for field in dataclasses.fields(TrainBatch):
+            values = [getattr(micro, field.name) for micro in part.micros]
+            if getattr(part.batch, field.name) is not None:
+                arrays[field.name] = getattr(part.batch, field.name)
+            elif values[0] is not None:
+                values = jax.device_get(values)
+                arrays[field.name] = batches.in_order(part.batch, values)
         np.savez_compressed(path, allow_pickle=False, **arrays)
         if self.skipped_in_a_row >= self._run.config.trainer.max_nonfinite_updates:
             raise FloatingPointError(

@@ -22,12 +22,13 @@ from grpo_jax.trainer.evaluation import Graded
 from grpo_jax.trainer.metrics import plain
 
 # Fields that leave a run's numbers as they are, or change only what is looked at: a run
-# that has begun may be continued with others. Micro-batches and the mesh regroup sums,
-# so the last bits may differ from then on.
+# that has begun may be continued with others. Micro-batches, the mesh and attention
+# regroup sums, so the last bits may differ from then on.
 _FREE_TO_CHANGE = (
     "config.checkpoint.",
     "config.evaluation.every_steps",
     "config.mesh.",
+    "config.policy.attention",
     "config.policy.remat",
     "config.reward.batch_seconds",
     "config.reward.check_",
@@ -37,8 +38,8 @@ _FREE_TO_CHANGE = (
     "config.trainer.logged_groups",
     "config.trainer.logits_chunk_tokens",
     "config.trainer.max_nonfinite_updates",
-    "config.trainer.micro_batch_rows",
-    "config.warm_start.micro_batch_rows",
+    "config.trainer.micro_batch_tokens",
+    "config.warm_start.micro_batch_tokens",
 )
 
 

@@ -2,15 +2,18 @@
 
 import dataclasses
 
+import jax
 from jax.sharding import Mesh
 
 from grpo_jax.config import TrainConfig
+from grpo_jax.records import TrainBatch
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import RewardFunction
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.load import load_task
+from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer.model import Model, build_model
-from grpo_jax.trainer.step import Scorer
+from grpo_jax.trainer.scorer import Scorer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +37,32 @@ class Run:
         config = self.config
         return Scorer(
             arch=self.model.arch,
+            mesh=self.model.mesh,
             dtype=config.policy.dtype,
             remat=config.policy.remat,
+            attention=config.policy.attention,
             temperature=config.rollout.sampling.temperature,
             completion_columns=config.rollout.max_completion_tokens,
             chunk_tokens=config.trainer.logits_chunk_tokens,
-            micro_batch_rows=config.trainer.micro_batch_rows,
+        )
+
+    def micro_batches(
+        self, batch: TrainBatch, *, widest: int, budget_tokens: int
+    ) -> list[TrainBatch]:
+        """Cuts a batch for this run's devices; the parts are still on the host.
+
+        Args:
+          batch: the rows of one update.
+          widest: columns that the longest possible row would need.
+          budget_tokens: as configured; 0 is chosen here.
+        """
+        shards = self.scorer().row_shards
+        return batches.micro_batches(
+            batch,
+            widest=widest,
+            budget_tokens=budget_tokens
+            or shards * batches.default_micro_batch_tokens(jax.default_backend()),
+            row_shards=shards,
         )
 
     def close(self) -> None:
@@ -65,17 +88,12 @@ def build(config: TrainConfig) -> Run:
 
 
 def _check_rows(config: TrainConfig, mesh: Mesh) -> None:
-    """Every batch of rows must split evenly over the devices."""
+    """Every batch of the rollout must split evenly over the devices."""
     split = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = config.rollout.prompts_per_step * config.rollout.group_size
-    update = rows // config.trainer.minibatches
     for name, count in (
         ("config.rollout.prompts_per_step x group_size", rows),
         ("config.rollout.max_rows", config.rollout.max_rows),
-        ("rows of an update (config.trainer.minibatches)", update),
-        ("config.trainer.micro_batch_rows", config.trainer.micro_batch_rows),
-        ("config.warm_start.batch_size", config.warm_start.batch_size),
-        ("config.warm_start.micro_batch_rows", config.warm_start.micro_batch_rows),
     ):
         if count % split:
             raise ValueError(

@@ -1,179 +1,186 @@
 """The jitted update: score rows, differentiate the loss, move the weights.
 
-Gradients are accumulated over micro-batches in float32. Every token's weight in the
+An update goes through its micro-batches one by one, from the host, because they differ
+in shape; gradients accumulate in float32 on the devices. Every token's weight in the
 loss is normalised before the batch is sliced (`TrainBatch.loss_weights`), so slices add
 up to the same loss however many there are.
 """
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import struct
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, PyTree
 
 from grpo_jax import choices
 from grpo_jax.config import ObjectiveConfig
 from grpo_jax.objective import losses
-from grpo_jax.objective.log_probs import token_log_probs
 from grpo_jax.policy import sharding, transformer
-from grpo_jax.policy.presets import Architecture
 from grpo_jax.records import TrainBatch, TrainState
+from grpo_jax.trainer.scorer import Scorer
 
 # Sums over rows and tokens, and maxima, of one micro-batch.
 Diagnostics = tuple[dict[str, Array], dict[str, Array]]
 Loss = Callable[[Array, Array, TrainBatch], tuple[Array, Diagnostics]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Scorer:
-    """Computes log-probs of completion tokens under a policy.
+class Carry(struct.PyTreeNode):
+    """What the micro-batches of an update add up to. Also holds its shardings.
 
     Attributes:
-      arch: the shape of the model.
-      dtype: compute dtype.
-      remat: what the backward pass recomputes.
-      temperature: the sampling temperature, so that what is scored is what was drawn.
-      completion_columns: longest completion; only that many positions are scored.
-      chunk_tokens: positions whose logits exist at one time, on each device.
-      micro_batch_rows: rows in one pass; 0 is all of them.
+      gradients: float32, sharded as the weights are.
+      loss: of the micro-batches so far.
+      sums: of the diagnostics over tokens, by name.
+      maxima: of the diagnostics, by name.
     """
 
-    arch: Architecture
-    dtype: choices.Dtype
-    remat: choices.Remat
-    temperature: float
-    completion_columns: int
-    chunk_tokens: int
-    micro_batch_rows: int
+    gradients: PyTree
+    loss: PyTree
+    sums: PyTree
+    maxima: PyTree
 
-    def log_probs(
-        self, params: transformer.Params, batch: TrainBatch, mesh: Mesh
-    ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
-        """Returns each completion token's log-prob and the entropy it was drawn at.
+
+class Update:
+    """One optimizer update, as programs that compile once for each shape of rows.
+
+        params = cast(state.params)
+        carry = start(micros[0])
+        for micro in micros:
+            carry = accumulate(params, carry, micro)
+        state, metrics = apply(state, carry)
+
+    Calling the object does this. Nothing in it waits for the devices.
+
+    Attributes:
+      cast: master weights -> weights in the compute dtype; no copy in float32.
+      score: (params, tokens, prompt_lengths) -> log-probs, without gradient.
+      start: micro-batch -> a carry of zeros, of what the loss reports of such rows.
+      accumulate: (params, carry, micro-batch) -> carry; the old one is given away.
+      apply: (state, carry) -> (state, metrics); the old state is given away. A loss or
+        a gradient that is not finite leaves the state as it was, and says so in
+        `optimizer/skipped`.
+    """
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        loss: Loss,
+        optimizer: optax.GradientTransformation,
+        schedule: optax.Schedule,
+        abstract: TrainState,
+    ):
+        """Prepares the programs; `abstract` is the state as `abstract_state` gives."""
+        mesh = scorer.mesh
+        shardings = sharding.param_shardings(mesh, abstract.params)
+        scalar = sharding.replicated(mesh)
+        carry = Carry(shardings, loss=scalar, sums=scalar, maxima=scalar)
+        self.cast: Any = lambda params: params
+        if scorer.dtype is not choices.Dtype.FLOAT32:
+            self.cast = jax.jit(
+                lambda params: transformer.cast(params, scorer.dtype),
+                out_shardings=shardings,
+            )
+        self.score = jax.jit(
+            lambda *rows: scorer.log_probs(*rows)[0],
+            out_shardings=sharding.row_sharding(mesh),
+        )
+        self.start = jax.jit(_make_start(loss, abstract.params), out_shardings=carry)
+        self.accumulate = jax.jit(
+            _make_accumulate(scorer, loss), donate_argnums=1, out_shardings=carry
+        )
+        self.apply = jax.jit(
+            _make_apply(optimizer, schedule),
+            donate_argnums=0,
+            out_shardings=(shardings_of(abstract), None),
+        )
+
+    def __call__(
+        self, state: TrainState, micros: Sequence[TrainBatch]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        """Returns the state after the update, and its metrics, still on the devices.
 
         Args:
-          params: weights in the compute dtype.
-          batch: rows; column t of the result speaks of token t, and prompt columns
-            are 0.
-          mesh: the devices that split the rows.
+          state: given away.
+          micros: slices of one batch, on the devices.
         """
-        B, T = batch.tokens.shape
-        hidden_BTD = transformer.forward(
-            params, self.arch, batch.tokens, remat=self.remat
+        params, carry = self.cast(state.params), self.start(micros[0])
+        for micro in micros:
+            carry = self.accumulate(params, carry, micro)
+        del params  # the cast copy need not outlive the gradients
+        return self.apply(state, carry)
+
+
+def _make_start(loss: Loss, abstract_params: Any) -> Callable[[TrainBatch], Carry]:
+    def start(micro: TrainBatch) -> Carry:
+        values = micro.loss_weights
+        total, (sums, maxima) = jax.eval_shape(loss, values, values, micro)
+        shapes = Carry(abstract_params, total, sums, maxima)
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+
+    return start
+
+
+def _make_accumulate(
+    scorer: Scorer, loss: Loss
+) -> Callable[[Any, Carry, TrainBatch], Carry]:
+    def micro_loss(params: Any, micro: TrainBatch) -> tuple[Array, Diagnostics]:
+        scores = scorer.log_probs(params, micro.tokens, micro.prompt_lengths)
+        return loss(*scores, micro)
+
+    def accumulate(params: Any, carry: Carry, micro: TrainBatch) -> Carry:
+        differentiate = jax.value_and_grad(micro_loss, has_aux=True)
+        (value, (sums, maxima)), gradients = differentiate(params, micro)
+        return Carry(
+            gradients=jax.tree.map(
+                lambda total, new: total + new.astype(jnp.float32),
+                carry.gradients,
+                gradients,
+            ),
+            loss=carry.loss + value,
+            sums=jax.tree.map(jnp.add, carry.sums, sums),
+            maxima=jax.tree.map(jnp.maximum, carry.maxima, maxima),
         )
-        width = min(self.completion_columns, T - 1)
-        columns_BC = batch.prompt_lengths[:, None] + jnp.arange(width)[None]
-        inside_BC = jnp.minimum(columns_BC, T - 1)
-        rows_per_device = -(-B // (mesh.shape["data"] * mesh.shape["fsdp"]))
-        scores = token_log_probs(
-            jnp.take_along_axis(hidden_BTD, inside_BC[..., None] - 1, axis=1),
-            transformer.head_table(params),
-            jnp.take_along_axis(batch.tokens, inside_BC, axis=1),
-            temperature=self.temperature,
-            chunk_columns=max(1, self.chunk_tokens // rows_per_device),
-        )
-        return tuple(_scatter(x, columns_BC, T) for x in scores)  # pyright: ignore
 
-    def score(self, params: Any, batch: TrainBatch, mesh: Mesh) -> Float[Array, "B T"]:
-        """Returns log-probs as a constant, micro-batch by micro-batch."""
-        params = transformer.cast(params, self.dtype)
-
-        def one(micro: dict[str, Array]) -> Array:
-            return self.log_probs(params, TrainBatch(**micro), mesh)[0]
-
-        scores = jax.lax.map(one, self.split(batch))
-        return _join(scores)
-
-    def split(self, batch: TrainBatch) -> dict[str, Array]:
-        """Reshapes [B, ...] to [micro-batches, rows, ...], by name of the field.
-
-        Micro-batch m takes rows m, m + M, m + 2M, ... so that each one is spread over
-        the devices exactly as the batch is. `TrainBatch(**micro)` is a batch again.
-        """
-        B = batch.tokens.shape[0]
-        count = B // (self.micro_batch_rows or B)
-
-        def one(x: Array) -> Array:
-            return x.reshape(B // count, count, *x.shape[1:]).swapaxes(0, 1)
-
-        return {n: one(x) for n, x in vars(batch).items() if x is not None}
+    return accumulate
 
 
-def make_update(
-    scorer: Scorer,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
-    mesh: Mesh,
-) -> Callable[[TrainState, TrainBatch], tuple[TrainState, dict[str, Array]]]:
-    """Returns the pure function (state, batch) -> (state, metrics), ready for jit.
+def _make_apply(
+    optimizer: optax.GradientTransformation, schedule: optax.Schedule
+) -> Callable[[TrainState, Carry], tuple[TrainState, dict[str, Array]]]:
+    def apply(state: TrainState, carry: Carry) -> tuple[TrainState, dict[str, Array]]:
+        norm = optax.tree.norm(carry.gradients)
+        finite = jnp.isfinite(carry.loss) & jnp.isfinite(norm)
 
-    An update whose loss or gradient is not finite leaves the state as it was, and says
-    so in `optimizer/skipped`.
-    """
-
-    def update(
-        state: TrainState, batch: TrainBatch
-    ) -> tuple[TrainState, dict[str, Array]]:
-        params = transformer.cast(state.params, scorer.dtype)
-
-        def micro_loss(
-            params: Any, micro: dict[str, Array]
-        ) -> tuple[Array, Diagnostics]:
-            rows = TrainBatch(**micro)
-            log_probs, entropy = scorer.log_probs(params, rows, mesh)
-            return loss(log_probs, entropy, rows)
-
-        def accumulate(carry: Any, micro: dict[str, Array]) -> tuple[Any, None]:
-            total, gradients, sums, maxima = carry
-            (value, (more, greater)), new = jax.value_and_grad(
-                micro_loss, has_aux=True
-            )(params, micro)
-            gradients = jax.tree.map(
-                lambda g, n: g + n.astype(jnp.float32), gradients, new
+        def move(state: TrainState) -> TrainState:
+            changes, opt_state = optimizer.update(
+                carry.gradients, state.opt_state, state.params
             )
-            sums = jax.tree.map(jnp.add, sums, more)
-            maxima = jax.tree.map(jnp.maximum, maxima, greater)
-            return (total + value, gradients, sums, maxima), None
+            return state.replace(
+                params=optax.apply_updates(state.params, changes),
+                opt_state=opt_state,
+                updates=state.updates + 1,
+            )
 
-        micros = scorer.split(batch)
-        shapes = jax.eval_shape(
-            micro_loss, params, jax.tree.map(lambda x: x[0], micros)
-        )
-        sums, maxima = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes[1])
-        zeros = jax.lax.with_sharding_constraint(
-            jax.tree.map(jnp.zeros_like, state.params),
-            sharding.param_shardings(mesh, state.params),
-        )
-        (total, gradients, sums, maxima), _ = jax.lax.scan(
-            accumulate, (jnp.zeros(()), zeros, sums, maxima), micros
-        )
-        norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(total) & jnp.isfinite(norm)
-        changes, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        moved = state.replace(
-            params=optax.apply_updates(state.params, changes),
-            opt_state=opt_state,
-            updates=state.updates + 1,
-        )
-        new_state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), moved, state)
+        # Choosing between the new and the old state leaf by leaf would hold both.
+        new_state = jax.lax.cond(finite, move, lambda state: state, state)
+        sums = dict(carry.sums)
         tokens = jnp.maximum(sums.pop("tokens"), 1)
         metrics = {
-            "loss/total": total,
+            "loss/total": carry.loss,
             "optimizer/gradient_norm": norm,
             "optimizer/learning_rate": jnp.asarray(schedule(state.updates)),
             "optimizer/skipped": 1.0 - finite,
             **{name: value / tokens for name, value in sums.items()},
-            **maxima,
+            **carry.maxima,
         }
         return new_state, metrics
 
-    return update
+    return apply
 
 
 def grpo_loss(config: ObjectiveConfig) -> Loss:
@@ -210,7 +217,7 @@ def grpo_loss(config: ObjectiveConfig) -> Loss:
             "policy/ratio_max": seen.importance_ratio.max(),
             "policy/sampler_gap_max": gap.max(),
         }
-        if batch.reference_log_probs is not None:
+        if config.kl_coef:
             sums["loss/kl"] = seen.kl.sum()
             maxima["loss/kl_max"] = seen.kl.max()
         return value, jax.lax.stop_gradient((sums, maxima))
@@ -265,20 +272,3 @@ def abstract_state(
 def shardings_of(state: TrainState) -> TrainState:
     """Returns the shardings of a state, or of what `abstract_state` gives."""
     return jax.tree.map(lambda x: x.sharding, state)
-
-
-def _scatter(
-    values: Float[Array, "B C"], columns: Int[Array, "B C"], width: int
-) -> Float[Array, "B T"]:
-    """Puts values at their columns of rows of `width`; columns past it are dropped."""
-
-    def one(values_C: Array, columns_C: Array) -> Array:
-        return jnp.zeros(width, values.dtype).at[columns_C].set(values_C, mode="drop")
-
-    return jax.vmap(one)(values, columns)
-
-
-def _join(split: Float[Array, "M b T"]) -> Float[Array, "B T"]:
-    """Undoes `Scorer.split`."""
-    count, rows, width = split.shape
-    return split.swapaxes(0, 1).reshape(rows * count, width)

@@ -13,16 +13,15 @@ from grpo_jax.policy import sharding
 from grpo_jax.records import Origin, TrainBatch
 from grpo_jax.reporting.terminal import Progress
 from grpo_jax.trainer import optimizer as optimizers
-from grpo_jax.trainer.batch import supervised_weights
+from grpo_jax.trainer.batch import padding_fraction, supervised_weights
 from grpo_jax.trainer.metrics import MetricsWriter, StepTimer
 from grpo_jax.trainer.policies import open_warm_start
 from grpo_jax.trainer.run import Run
+from grpo_jax.trainer.scorer import Scorer
 from grpo_jax.trainer.step import (
-    Scorer,
+    Update,
     abstract_state,
     init_state,
-    make_update,
-    shardings_of,
     supervised_loss,
 )
 from grpo_jax.trainer.stopping import Stopper
@@ -55,20 +54,17 @@ def warm_start(
         else:
             state, _ = checkpoints.restore(abstract)
         first = int(state.updates) + 1
-        update = jax.jit(
-            make_update(_scorer(run), supervised_loss, optimizer, schedule, mesh),
-            donate_argnums=0,
-            out_shardings=(shardings_of(abstract), None),
-        )
+        update = Update(_scorer(run), supervised_loss, optimizer, schedule, abstract)
         batches = _batches(run, prompts, first - 1)
         writer = MetricsWriter(workdir, resume_step=first - 1, name="warm_start")
         with writer, _progress(config.steps, first) as progress:
             for step in range(first, config.steps + 1):
                 with timer("warm_start"):
-                    batch = sharding.put_rows(next(batches), mesh)
-                    state, metrics = update(state, batch)
+                    micros = _micro_batches(run, next(batches))
+                    state, metrics = update(state, sharding.put_rows(micros, mesh))
                     metrics = jax.device_get(metrics)
                 metrics["loss"] = metrics.pop("loss/total")
+                metrics["trainer/padding_fraction"] = padding_fraction(micros)
                 metrics |= timer.metrics()
                 writer.write(step, metrics)
                 progress.update(step, metrics)
@@ -89,7 +85,14 @@ def _scorer(run: Run) -> Scorer:
         run.scorer(),
         temperature=1.0,
         completion_columns=run.model.arch.max_context_tokens,
-        micro_batch_rows=run.config.warm_start.micro_batch_rows,
+    )
+
+
+def _micro_batches(run: Run, batch: TrainBatch) -> list[TrainBatch]:
+    return run.micro_batches(
+        batch,
+        widest=batch.tokens.shape[1],  # every batch is as wide as the longest solution
+        budget_tokens=run.config.warm_start.micro_batch_tokens,
     )
 
 

@@ -1,4 +1,5 @@
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -179,8 +180,9 @@ def test_never_holds_all_logits_forward_or_backward():
     shape = b, c, d, v = 3, 40, 2, 50
     arrays = inputs(shape=shape)
     assert largest_intermediate(naive, *arrays) == b * c * v
-    for chunk in (1, 8, 16):
-        largest = largest_intermediate(token_log_probs, *arrays, chunk_columns=chunk)
+    # 40 columns in chunks of at most 16: three of 14, not two of 16 and a third of 8.
+    for most, chunk in ((1, 1), (8, 8), (16, 14)):
+        largest = largest_intermediate(token_log_probs, *arrays, chunk_columns=most)
         assert largest == max(b * chunk * v, b * -(-c // chunk) * chunk * d)
 
 
@@ -220,12 +222,103 @@ def test_rows_may_be_sharded():
     assert "all-gather" not in compute.lower(*placed).compile().as_text()
 
 
+def collectives(compiled):
+    """(in the entry computation, operation, largest array it moves) of a program."""
+    found, entry = [], False
+    for line in compiled.as_text().splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            entry = line.startswith("ENTRY")
+        if match := re.search(r"= (.*?) (all-\w+|reduce-scatter|coll\w+-\w+)\(", line):
+            shapes = re.findall(r"\w+\[([\d,]*)\]", match[1])
+            sizes = [math.prod(map(int, filter(None, x.split(",")))) for x in shapes]
+            found.append((entry, match[2], max(sizes)))
+    return found
+
+
+def test_a_head_split_over_a_mesh_is_neither_gathered_nor_reduced_by_chunk():
+    """Rows over data and fsdp; the head over tensor (vocabulary) and fsdp (width)."""
+    b, c, d, v = 16, 12, 8, 512
+    hidden, head, targets = inputs(shape=(b, c, d, v))
+    names, auto = ("data", "fsdp", "tensor"), jax.sharding.AxisType.Auto
+    mesh = jax.make_mesh((2, 2, 2), names, (auto,) * 3)
+    rows = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    split = NamedSharding(mesh, PartitionSpec("tensor", "fsdp"))
+    by_vocabulary = NamedSharding(mesh, PartitionSpec("tensor", None))
+
+    def differentiate(hidden, head, targets, row_groups, placed):
+        def total(hidden, head):
+            if placed:
+                head = jax.lax.with_sharding_constraint(head, by_vocabulary)
+            scores = token_log_probs(
+                hidden,
+                head,
+                targets,
+                temperature=0.7,
+                chunk_columns=4,
+                row_groups=row_groups,
+            )
+            return scores[0].sum() + scores[1].sum(), scores
+
+        return jax.grad(total, (0, 1), has_aux=True)(hidden, head)
+
+    expected = differentiate(hidden, head, targets, 1, False)
+    compiled = (
+        jax.jit(
+            differentiate,
+            static_argnums=(3, 4),
+            in_shardings=(rows, split, rows),
+            out_shardings=((rows, split), rows),
+        )
+        .lower(hidden, head, targets, 4, True)
+        .compile()
+    )
+    placed = jax.device_put((hidden, head, targets), (rows, split, rows))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5),
+        compiled(*placed),
+        expected,
+    )
+    shard = v // 2 * d
+    moved = collectives(compiled)
+    # The half of the vocabulary that a device scores, gathered over fsdp, once.
+    assert [m for m in moved if m[1] == "all-gather"] == [(True, "all-gather", shard)]
+    # In a loop, only numbers of positions and hidden states of a chunk.
+    assert max(size for entry, _, size in moved if not entry) <= b // 4 * 4 * d
+    sums = [m for m in moved if m[0] and m[1] != "all-gather" and m[2] >= shard]
+    assert len(sums) == 1
+    # No device holds the logits of its rows of a chunk for the whole vocabulary.
+    assert not re.search(rf"\[(\d+,)*{v}\]", compiled.as_text())
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_groups_of_rows_change_nothing(groups):
+    hidden, head, targets = inputs(shape=(4, 6, D, V))
+
+    def compute(hidden, head, row_groups):
+        log_probs, entropy = token_log_probs(
+            hidden,
+            head,
+            targets,
+            temperature=0.7,
+            chunk_columns=4,
+            row_groups=row_groups,
+        )
+        return log_probs.sum() + 2 * entropy.sum()
+
+    actual = jax.grad(compute, (0, 1))(hidden, head, groups)
+    expected = jax.grad(compute, (0, 1))(hidden, head, 1)
+    for x, y in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"temperature": 0.0}, "temperature is 0.0: use a value above 0"),
         ({"temperature": float("nan")}, "temperature is nan"),
         ({"chunk_columns": 0}, "chunk_columns is 0: use at least 1"),
+        ({"row_groups": 0}, "row_groups is 0: it must divide the rows, which are 2"),
+        ({"row_groups": 4}, "row_groups is 4: it must divide the rows, which are 2"),
     ],
 )
 def test_impossible_arguments(changed, message):

@@ -74,6 +74,21 @@ def trajectories_of(vocab, seed=0):
     )
 
 
+class Recording:
+    """An update that remembers what it was given and what it said."""
+
+    def __init__(self, update):
+        self.update, self.calls = update, []
+
+    def __getattr__(self, name):
+        return getattr(self.update, name)
+
+    def __call__(self, state, micros):
+        state, metrics = self.update(state, micros)
+        self.calls.append(jax.device_get((micros, metrics)))
+        return state, metrics
+
+
 class Case:
     """A run, its learner and one rollout to learn from."""
 
@@ -83,15 +98,8 @@ class Case:
         self.trajectories = trajectories_of(self.run.model.arch.vocab_size)
         self.rewards = np.random.default_rng(1).integers(0, 2, ROWS).astype(float)
         self.learner = Learner(self.run, self.run.model.initial_params(), workdir)
-        self.updates = []
-        update = self.learner._update
-
-        def recorded(state, part):
-            state, metrics = update(state, part)
-            self.updates.append((jax.device_get(part), jax.device_get(metrics)))
-            return state, metrics
-
-        self.learner._update = recorded
+        self.learner._update = Recording(self.learner._update)
+        self.updates = self.learner._update.calls
 
     def learn(self, advantages=None):
         if advantages is None:
@@ -123,8 +131,7 @@ def test_one_update_a_rollout_needs_no_old_log_probs(case):
     metrics = case.learn()
     assert metrics["policy/ratio_max"] == 1 and metrics["policy/clip_fraction"] == 0
     assert "loss/kl" not in metrics and metrics["optimizer/skipped"] == 0
-    (part, _), *rest = case.updates
-    assert not rest
+    (((part,), _),) = case.updates
     assert part.old_log_probs is None and part.reference_log_probs is None
     assert int(case.learner.state.step) == int(case.learner.state.updates) == 1
     assert max(moved(case)) > 1e-3
@@ -132,25 +139,54 @@ def test_one_update_a_rollout_needs_no_old_log_probs(case):
     assert metrics["loss/total"] == pytest.approx(0, abs=1e-6)
 
 
-def test_passes_and_minibatches_are_measured_against_the_start(case):
-    case = case(trainer={"num_iterations": 2, "minibatches": 2})
+@pytest.mark.parametrize("tokens", [0, 64])
+def test_passes_and_minibatches_are_measured_against_the_start(case, tokens):
+    trainer = {"num_iterations": 2, "minibatches": 2, "micro_batch_tokens": tokens}
+    case = case(trainer=trainer)
     metrics = case.learn()
     assert len(case.updates) == 4
     assert int(case.learner.state.step) == 1 and int(case.learner.state.updates) == 4
-    parts = [part for part, _ in case.updates]
+    parts = [micros for micros, _ in case.updates]
+    assert all((len(micros) > 1) == (tokens > 0) for micros in parts)
     for first, again in zip(parts[:2], parts[2:], strict=True):
-        jax.tree.map(np.testing.assert_array_equal, vars(first), vars(again))
-    rows = np.concatenate([part.tokens[:, :4] for part in parts[:2]])
-    np.testing.assert_array_equal(rows, case.trajectories.tokens[:, :4])
-    for part in parts:
-        assert part.tokens.shape[0] == ROWS // 2
-        assert part.loss_weights.sum() == pytest.approx(1)
+        for x, y in zip(jax.tree.leaves(first), jax.tree.leaves(again), strict=True):
+            np.testing.assert_array_equal(x, y)
+    for part, micros in enumerate(parts[:2]):
+        rows = [
+            row for micro in micros for row in micro.tokens[:, :4].tolist() if row[0]
+        ]
+        expected = case.trajectories.tokens[part * ROWS // 2 :][: ROWS // 2, :4]
+        assert sorted(rows) == sorted(expected.tolist())
+        assert sum(m.loss_weights.sum() for m in micros) == pytest.approx(1)
     ratios = [float(seen["policy/ratio_max"]) for _, seen in case.updates]
     assert ratios[0] == pytest.approx(1, abs=1e-6)
     assert all(ratio > 1.001 for ratio in ratios[1:])
     assert metrics["policy/ratio_max"] == max(ratios)
     losses = [float(seen["loss/total"]) for _, seen in case.updates]
     assert metrics["loss/total"] == pytest.approx(np.mean(losses))
+
+
+def test_micro_batches_change_no_step(case):
+    """Of a step with everything: two updates, old and reference log-probs."""
+    results = []
+    for tokens in (1, 100, 0):
+        made = case(
+            trainer={"minibatches": 2, "micro_batch_tokens": tokens},
+            objective={"kl_coef": 0.1},
+        )
+        made.learn()
+        metrics = made.learn()
+        padding = metrics.pop("trainer/padding_fraction")
+        slots = sum(m.tokens.size for micros, _ in made.updates[2:] for m in micros)
+        assert padding == pytest.approx(1 - made.trajectories.lengths.sum() / slots)
+        results.append((metrics, jax.device_get(made.learner.state.params)))
+    for metrics, params in results[:-1]:
+        assert metrics == pytest.approx(results[-1][0], rel=1e-4, abs=1e-6)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
+            params,
+            results[-1][1],
+        )
 
 
 def test_the_reference_stays(case):
@@ -165,7 +201,7 @@ def test_the_reference_stays(case):
         jax.device_get(case.learner._reference),
         case.params,
     )
-    parts = [part for part, _ in case.updates]
+    parts = [micros[0] for micros, _ in case.updates]
     np.testing.assert_array_equal(
         parts[0].reference_log_probs, parts[1].reference_log_probs
     )
@@ -193,10 +229,20 @@ def test_nonfinite_updates_are_skipped_dumped_and_then_fatal(case):
     )
     with np.load(folder / names[0]) as dumped:
         np.testing.assert_array_equal(dumped["advantages"], bad)
-        np.testing.assert_array_equal(
-            dumped["tokens"], case.trajectories.tokens[:, : dumped["tokens"].shape[1]]
-        )
+        np.testing.assert_array_equal(dumped["tokens"], case.trajectories.tokens)
         assert "old_log_probs" not in dumped and "allow_pickle" not in dumped
+
+
+def test_a_dumped_batch_has_its_log_probs_in_its_order(case):
+    case = case(objective={"kl_coef": 0.1}, trainer={"micro_batch_tokens": 64})
+    case.learn(np.full(ROWS, np.inf, np.float32))
+    with np.load(case.workdir / "nonfinite" / "step_000001_update_1.npz") as dumped:
+        got = dumped["reference_log_probs"]
+    rows = case.trajectories.tokens, case.trajectories.prompt_lengths
+    expected = jax.jit(case.run.scorer().log_probs)(case.params, *rows)[0]
+    real = case.trajectories.origins == Origin.SAMPLED
+    assert len(case.updates[0][0]) > 2
+    np.testing.assert_allclose(got[real], np.asarray(expected)[real], atol=1e-5)
 
 
 def test_a_restored_learner_is_the_one_that_was_saved(case):

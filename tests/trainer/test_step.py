@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,16 +8,18 @@ import pytest
 
 from grpo_jax import choices
 from grpo_jax.config import ObjectiveConfig, OptimizerConfig
-from grpo_jax.policy import transformer
+from grpo_jax.policy import sharding, transformer
 from grpo_jax.records import Origin, TrainBatch
-from grpo_jax.rollout.engine import Sampling
+from grpo_jax.rollout import session
+from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer.optimizer import make_optimizer, make_schedule
+from grpo_jax.trainer.scorer import Scorer
 from grpo_jax.trainer.step import (
-    Scorer,
+    Update,
+    abstract_state,
     grpo_loss,
     init_state,
-    make_update,
     supervised_loss,
 )
 from tests import helpers
@@ -37,12 +41,13 @@ OPTIMIZER = OptimizerConfig(
 def scorer_of(**changes):
     options = dict(
         arch=ARCH,
+        mesh=MESH,
         dtype=choices.Dtype.FLOAT32,
         remat=choices.Remat.NONE,
+        attention=choices.Attention.XLA,
         temperature=TEMPERATURE,
         completion_columns=COMPLETION,
         chunk_tokens=40,
-        micro_batch_rows=0,
     )
     return Scorer(**{**options, **changes})
 
@@ -101,8 +106,14 @@ def naive(params):
 
 
 def log_probs_of(scorer, params, batch):
-    return jax.device_get(
-        jax.jit(lambda p, b: scorer.log_probs(p, b, MESH))(params, batch)
+    score = jax.jit(scorer.log_probs)
+    return jax.device_get(score(params, batch.tokens, batch.prompt_lengths))
+
+
+def cut(batch, tokens):
+    """Micro-batches of a number of slots."""
+    return batches.micro_batches(
+        batch, widest=COLUMNS, budget_tokens=tokens, row_shards=1
     )
 
 
@@ -111,8 +122,8 @@ def to_float(metrics):
 
 
 @pytest.fixture(scope="module")
-def compiled():
-    """Compiled updates, one for each set of options; each gives its state away."""
+def compiled(params):
+    """Compiled updates, one for each set of options."""
     programs = {}
 
     def build(objective, loss, changes):
@@ -120,20 +131,10 @@ def compiled():
         if name not in programs:
             schedule = make_schedule(OPTIMIZER, 10)
             optimizer = make_optimizer(OPTIMIZER, schedule)
-            update = make_update(
-                scorer_of(**changes),
-                loss or grpo_loss(objective),
-                optimizer,
-                schedule,
-                MESH,
-            )
-            programs[name] = (
-                optimizer,
-                jax.jit(
-                    update,
-                    donate_argnums=0,
-                ),
-            )
+            abstract = abstract_state(helpers.abstract_like(params), optimizer, MESH)
+            loss = loss or grpo_loss(objective)
+            update = Update(scorer_of(**changes), loss, optimizer, schedule, abstract)
+            programs[name] = (optimizer, update)
         return programs[name]
 
     return build
@@ -141,12 +142,22 @@ def compiled():
 
 @pytest.fixture
 def update_of(params, compiled):
-    """One update from the same start: the new state and the metrics, on the host."""
+    """One update from the same start: the new state and the metrics, on the host.
 
-    def run(batch, objective=ObjectiveConfig(), loss=None, **changes):  # noqa: B008
+    In one piece as the batch lies, or cut into micro-batches of `micro_tokens`.
+    """
+
+    def run(
+        batch,
+        objective=ObjectiveConfig(),  # noqa: B008
+        loss=None,
+        micro_tokens=0,
+        **changes,
+    ):
         optimizer, update = compiled(objective, loss, changes)
         state = init_state(jax.tree.map(jnp.copy, params), optimizer, MESH)
-        state, metrics = jax.device_get(update(state, batch))
+        micros = cut(batch, micro_tokens) if micro_tokens else [batch]
+        state, metrics = jax.device_get(update(state, micros))
         return state, to_float(metrics)
 
     return run
@@ -224,12 +235,13 @@ def test_what_padding_holds_changes_no_log_prob(params):
 
 @pytest.mark.parametrize("temperature", [0.5, 0.7, 1.0])
 def test_the_trainer_scores_what_the_sampler_drew_from(params, temperature):
-    trajectories = helpers.scheduler_of(ARCH).complete(
+    trajectories = session.complete(
+        helpers.setup_of(ARCH),
         helpers.view_of(ARCH, params),
         helpers.requests_of(16, ARCH.vocab_size),
         sampling=Sampling(temperature),
         key=jax.random.key(3),
-    )
+    )[0]
     batch = batches.make_batch(
         trajectories, np.ones(16), np.ones(16, np.float32), ObjectiveConfig(), 20
     )
@@ -246,23 +258,18 @@ def test_the_trainer_scores_what_the_sampler_drew_from(params, temperature):
         assert gap(1.0) > 0.1
 
 
-def test_score_joins_what_it_splits(params):
+def test_micro_batches_are_scored_as_the_batch_is(params, compiled):
     batch = batch_of()
     expected, _ = log_probs_of(scorer_of(), params, batch)
-    for rows in (0, 2):
-        scorer = scorer_of(micro_batch_rows=rows)
-        got = jax.jit(lambda p, b, s=scorer: s.score(p, b, MESH))(params, batch)
-        np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-def test_micro_batches_stride_over_the_rows():
-    batch = batch_of().replace(old_log_probs=None, reference_log_probs=None)
-    batch = jax.tree.map(jnp.asarray, batch)
-    split = scorer_of(micro_batch_rows=2).split(batch)
-    # Four micro-batches: each takes rows from all over the batch, as its devices hold.
-    assert split["prompt_lengths"].tolist() == [[1, 5], [2, 6], [3, 7], [4, 8]]
-    assert split["tokens"].shape == (4, 2, COLUMNS)
-    assert "old_log_probs" not in split
+    _, update = compiled(ObjectiveConfig(), None, {})
+    scores = [
+        update.score(params, micro.tokens, micro.prompt_lengths)
+        for micro in cut(batch, 48)
+    ]
+    assert len({part.shape for part in scores}) > 2
+    got = batches.in_order(batch, jax.device_get(scores))
+    real = batch.origins != Origin.PAD
+    np.testing.assert_allclose(got[real], expected[real], atol=1e-5)
 
 
 def test_the_gradient_is_that_of_the_naive_loss(params, gradient_of):
@@ -278,7 +285,7 @@ def test_the_gradient_is_that_of_the_naive_loss(params, gradient_of):
         return -(batch.loss_weights[:, 1:] * jnp.minimum(gain, held)).sum()
 
     value, expected = jax.jit(jax.value_and_grad(loss))(params)
-    got, metrics = gradient_of(batch, micro_batch_rows=4)
+    got, metrics = gradient_of(batch, micro_tokens=60)
     assert metrics["loss/total"] == pytest.approx(float(value), abs=1e-6)
     assert_close(got, expected, 3e-6)
     norm = np.sqrt(sum((g**2).sum() for g in jax.tree.leaves(expected)))
@@ -344,8 +351,9 @@ def test_micro_batches_change_nothing(update_of, objective):
     batch = batch_of(objective)
     state, metrics = update_of(batch, objective)
     assert metrics["policy/clip_fraction"] > 0
-    for rows in (2, 4):
-        other, others = update_of(batch, objective, micro_batch_rows=rows)
+    # Down to a row each, up to all in one that is mostly padding.
+    for tokens in (1, 50, 100, 500):
+        other, others = update_of(batch, objective, micro_tokens=tokens)
         assert others == pytest.approx(metrics, abs=1e-6, rel=1e-5)
         assert_close(other.params, state.params, 1e-6)
         assert_close(other.opt_state, state.opt_state, 1e-6)
@@ -371,28 +379,29 @@ def test_half_precision_keeps_float32_weights_and_moments(update_of):
 
 def test_an_update_that_is_not_finite_changes_nothing(params, compiled):
     batch = batch_of()
-    optimizer, update = compiled(ObjectiveConfig(), None, {"micro_batch_rows": 4})
+    optimizer, update = compiled(ObjectiveConfig(), None, {})
 
     def copy(tree):
         return jax.tree.map(jnp.copy, tree)
 
-    start, metrics = update(init_state(copy(params), optimizer, MESH), batch)
+    start, metrics = update(init_state(copy(params), optimizer, MESH), cut(batch, 60))
     assert metrics["optimizer/skipped"] == 0 and start.updates == 1
     after = copy(start)
     # With the last one the loss is finite, and the norm of the gradient is not.
     for bad in (np.inf, np.nan, 1e30):
         advantages = batch.advantages.copy()
         advantages[3] = bad
-        after, metrics = update(after, batch.replace(advantages=advantages))
+        micros = cut(batch.replace(advantages=advantages), 60)
+        after, metrics = update(after, micros)
         assert metrics["optimizer/skipped"] == 1
         assert np.isfinite(metrics["loss/total"]) == (bad == 1e30)
         assert not np.isfinite(metrics["optimizer/gradient_norm"])
         assert_same(jax.device_get(after), jax.device_get(start))
     # As if nothing had happened: the next good update is the second one.
-    after, metrics = update(after, batch)
+    after, metrics = update(after, cut(batch, 60))
     assert after.updates == 2 and metrics["optimizer/skipped"] == 0
     assert metrics["optimizer/learning_rate"] == pytest.approx(9e-3)
-    expected, _ = update(start, batch)
+    expected, _ = update(start, cut(batch, 60))
     assert_same(jax.device_get(after), jax.device_get(expected))
 
 
@@ -418,7 +427,7 @@ def test_metrics_are_means_over_trained_tokens(update_of, naive):
     gap = np.abs(batch.old_log_probs - batch.behavior_log_probs)[counted]
     ratio = np.exp(log_probs - batch.old_log_probs)[counted]
     up = np.broadcast_to(batch.advantages[:, None] > 0, counted.shape)[counted]
-    _, metrics = update_of(batch, micro_batch_rows=4)
+    _, metrics = update_of(batch, micro_tokens=60)
     expected = {
         "policy/entropy": entropy[counted].mean(),
         "policy/sampler_gap_mean": gap.mean(),
@@ -440,7 +449,7 @@ def test_supervised_loss_is_the_mean_cross_entropy(update_of, naive):
     origins = np.where(batch.origins == Origin.SAMPLED, Origin.EXPERT, batch.origins)
     origins = origins.astype(np.uint8)
     batch = batch.replace(loss_weights=batches.supervised_weights(origins))
-    _, metrics = update_of(batch, loss=supervised_loss, micro_batch_rows=2)
+    _, metrics = update_of(batch, loss=supervised_loss, micro_tokens=60)
     expected = -naive(batch.tokens, TEMPERATURE)[0][origins == Origin.EXPERT].mean()
     assert metrics["loss/total"] == pytest.approx(expected, rel=1e-5)
 
@@ -449,8 +458,108 @@ def test_the_state_is_given_away(params, compiled):
     batch = batch_of()
     optimizer, update = compiled(ObjectiveConfig(), None, {})
     state = init_state(jax.tree.map(jnp.copy, params), optimizer, MESH)
-    new, _ = update(state, batch)
+    new, _ = update(state, [batch])
     old = jax.tree_util.tree_leaves_with_path(state)
     assert [path for path, leaf in old if not leaf.is_deleted()] == []
-    newer, _ = update(new, batch)
+    newer, _ = update(new, [batch])
     assert int(newer.updates) == 2 and int(newer.step) == 0
+
+
+def bytes_of(tree):
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def programs_of(arch, **changes):
+    """The update of a model, and the shapes of its state."""
+    weights = jax.eval_shape(lambda: transformer.init(arch, jax.random.key(0)))
+    schedule = make_schedule(OPTIMIZER, 10)
+    optimizer = make_optimizer(OPTIMIZER, schedule)
+    weights = jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        weights,
+        sharding.param_shardings(MESH, weights),
+    )
+    state = abstract_state(weights, optimizer, MESH)
+    scorer = scorer_of(arch=arch, remat=choices.Remat.FULL, **changes)
+    loss = grpo_loss(ObjectiveConfig())
+    return Update(scorer, loss, optimizer, schedule, state), state
+
+
+def test_nothing_of_the_size_of_the_weights_is_held_without_need():
+    arch = dataclasses.replace(ARCH, feed_forward_dim=512, num_layers=24)
+    update, state = programs_of(arch)
+    micro = jax.tree.map(jnp.asarray, cut(batch_of(), 48)[0])
+    carry = jax.eval_shape(update.start, micro)
+    for lowered, given in (
+        (update.accumulate.lower(state.params, carry, micro), carry),
+        (update.apply.lower(state, carry), state),
+    ):
+        memory = lowered.compile().memory_analysis()
+        # What is given away is overwritten, and one gradient more is held: that of the
+        # micro-batch, or the clipped one.
+        assert memory.alias_size_in_bytes >= bytes_of(given)
+        assert memory.output_size_in_bytes < bytes_of(given) + 1e4
+        assert memory.temp_size_in_bytes < 1.4 * bytes_of(state.params)
+
+
+def test_no_pass_holds_the_logits_of_its_micro_batch():
+    arch = dataclasses.replace(ARCH, vocab_size=16_384)
+    rows, columns, completion = 8, 120, 100
+    shape = jax.ShapeDtypeStruct((rows, columns), jnp.float32)
+    micro = TrainBatch(
+        tokens=jax.ShapeDtypeStruct(shape.shape, jnp.int32),
+        origins=jax.ShapeDtypeStruct(shape.shape, jnp.uint8),
+        prompt_lengths=jax.ShapeDtypeStruct((rows,), jnp.int32),
+        advantages=jax.ShapeDtypeStruct((rows,), jnp.float32),
+        loss_weights=shape,
+        behavior_log_probs=shape,
+    )
+
+    def temporary(chunk_tokens):
+        update, state = programs_of(
+            arch, completion_columns=completion, chunk_tokens=chunk_tokens
+        )
+        carry = jax.eval_shape(update.start, micro)
+        lowered = (
+            update.accumulate.lower(state.params, carry, micro),
+            update.score.lower(state.params, micro.tokens, micro.prompt_lengths),
+        )
+        return np.array(
+            [each.compile().memory_analysis().temp_size_in_bytes for each in lowered]
+        )
+
+    logits = rows * completion * arch.vocab_size * 4
+    assert (temporary(rows * completion) > logits).all()
+    assert (temporary(rows * 5) < 0.5 * logits).all()
+
+
+def test_float32_weights_are_not_copied(params, compiled):
+    _, update = compiled(ObjectiveConfig(), None, {})
+    assert update.cast(params) is params
+    _, update = compiled(ObjectiveConfig(), None, {"dtype": choices.Dtype.BFLOAT16})
+    assert {x.dtype for x in jax.tree.leaves(update.cast(params))} == {
+        np.dtype(jnp.bfloat16)
+    }
+
+
+def test_each_shape_is_traced_once(params):
+    traces = []
+    loss = grpo_loss(ObjectiveConfig())
+
+    def counted(log_probs, entropy, batch):
+        traces.append(batch.tokens.shape)
+        return loss(log_probs, entropy, batch)
+
+    schedule = make_schedule(OPTIMIZER, 10)
+    optimizer = make_optimizer(OPTIMIZER, schedule)
+    state = init_state(jax.tree.map(jnp.copy, params), optimizer, MESH)
+    update = Update(
+        scorer_of(), counted, optimizer, schedule, helpers.abstract_like(state)
+    )
+    for seed in range(3):
+        micros = cut(batch_of(seed=seed), 48)
+        state, _ = update(state, micros)
+    shapes = [micro.tokens.shape for micro in micros]
+    assert 1 < len(set(shapes)) < len(shapes)
+    # The first one twice: the zeros to start from are of what the loss reports of it.
+    assert sorted(traces) == sorted([shapes[0], *set(shapes)])
