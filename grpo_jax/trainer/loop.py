@@ -17,13 +17,15 @@ import jax
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt, PromptStream
 from grpo_jax.policy import transformer
+from grpo_jax.policy.compilation import CompileLog
 from grpo_jax.records import Trajectories
 from grpo_jax.reporting import page, terminal
 from grpo_jax.rewards import scoring
-from grpo_jax.rollout import groups
-from grpo_jax.rollout.engine import Sampling
+from grpo_jax.rollout import groups, session
+from grpo_jax.rollout.sampling import Sampling
+from grpo_jax.rollout.setup import RolloutStats
 from grpo_jax.trainer import batch as batches
-from grpo_jax.trainer import evaluation, logbook, stepmetrics, warm_start
+from grpo_jax.trainer import evaluation, logbook, speed, stepmetrics, warm_start
 from grpo_jax.trainer import run as runs
 from grpo_jax.trainer.checkpoint import Checkpoints
 from grpo_jax.trainer.learner import Learner
@@ -102,13 +104,19 @@ def _train(
                 _evaluate(run, learner, workdir, "validation", "step_000000")
 
     writer = MetricsWriter(workdir, resume_step=first - 1)
-    with writer, _progress(config, first) as progress:
+    with (
+        writer,
+        contextlib.closing(CompileLog()) as compiled,
+        _progress(config, first) as progress,
+    ):
         timer.metrics()  # what came before is no part of the first step
         stopper.lap()
         for step in range(first, config.trainer.steps + 1):
             prompts = next(stream)
             with timer("rollout"):
-                trajectories = _roll_out(run, learner.state.params, prompts, step)
+                trajectories, sampler = _roll_out(
+                    run, learner.state.params, prompts, step
+                )
             with timer("reward"):
                 completions = groups.completions(
                     trajectories, prompts, run.model.tokenizer
@@ -126,7 +134,11 @@ def _train(
             metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
             metrics |= counts
             metrics |= timer.metrics()
-            metrics |= stepmetrics.rollout_metrics(trajectories, metrics)
+            metrics |= compiled.take()
+            metrics |= stepmetrics.rollout_metrics(trajectories)
+            metrics |= speed.speed_metrics(
+                config, run.model.arch, trajectories, sampler, metrics
+            )
             generated_tokens += sum(each.num_tokens for each in completions)
             logged = config.trainer.logged_groups
             logbook.write_rollouts(
@@ -168,12 +180,13 @@ def _progress(config: TrainConfig, first: int) -> terminal.Progress:
 
 def _roll_out(
     run: Run, params: transformer.Params, prompts: Sequence[EncodedPrompt], step: int
-) -> Trajectories:
-    """Returns a group of completions for every prompt.
+) -> tuple[Trajectories, RolloutStats]:
+    """Returns a group of completions for every prompt, and what that took.
 
     The sampler's copy of the weights lives in here only: it is gone before the update.
     """
-    return run.model.scheduler().complete(
+    return session.complete(
+        run.model.rollout_setup(),
         run.model.rollout_view(params),
         groups.group_requests(prompts, run.config.rollout.group_size),
         sampling=Sampling.of(run.config.rollout.sampling),

@@ -9,9 +9,9 @@ from grpo_jax.rewards.scoring import RewardTable
 
 
 def rollout_metrics(
-    trajectories: Trajectories, times: dict[str, float]
+    trajectories: Trajectories,
 ) -> dict[str, float]:
-    """Returns lengths, truncation and speed of a rollout."""
+    """Returns lengths and truncation of a rollout."""
     tokens = trajectories.lengths - trajectories.prompt_lengths
     finished = trajectories.finished
     ended = tokens[finished]
@@ -21,9 +21,6 @@ def rollout_metrics(
         "rollout/finished_tokens_mean": float(ended.mean()) if len(ended) else np.nan,
         "rollout/truncated_fraction": 1 - float(finished.mean()),
         "rollout/kept_mass_min": float(np.exp(trajectories.kept_log_mass.min())),
-        "rollout/tokens_per_second": float(
-            tokens.sum() / times["time/rollout_seconds"]
-        ),
     }
 
 
