@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-slow check clean
+.PHONY: quickstart test test-slow check bench-peers clean
 .DEFAULT_GOAL := check
 
 $(READY): requirements.txt pyproject.toml
@@ -30,5 +30,15 @@ check: $(READY)
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n 2 -m "not system and not slow and not torch"
 
+# The environments of the libraries that benchmarks/ compares with: ours has none of it.
+PEERS := benchmarks/.peers
+bench-peers: $(PEERS)/torch/.ready $(PEERS)/tunix/.ready
+
+$(PEERS)/%/.ready: benchmarks/peers/requirements-%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --upgrade pip
+	$(@D)/bin/pip install --quiet --requirement $<
+	touch $@
+
 clean:
-	rm -rf .venv runs *.egg-info
+	rm -rf .venv runs $(PEERS) *.egg-info

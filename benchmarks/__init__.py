@@ -1,0 +1,1 @@
+"""Speed and memory, against other libraries and against the hardware."""
