@@ -18,7 +18,6 @@ def get_config() -> c.TrainConfig:
             preset="miniature",
             tokenizer="characters",
             dtype=choices.Dtype.FLOAT32,
-            remat=choices.Remat.NONE,
         ),
         # The settings here were chosen on the problems of seed 0.
         task=c.TaskConfig(

@@ -51,7 +51,8 @@ class Trajectories(struct.PyTreeNode):
 class TrainBatch(struct.PyTreeNode):
     """What one optimizer update reads: rows of `Trajectories` with their credit.
 
-    Every per-token array is aligned with `tokens`: column t speaks of token t.
+    Or a micro-batch of them, in which rows of nothing but padding may follow. Every
+    per-token array is aligned with `tokens`: column t speaks of token t.
 
     Attributes:
       tokens: token ids, right padded.

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import itertools
+import math
+import re
 from typing import Any
 
 import jax
@@ -186,3 +188,16 @@ def abstract_like(state):
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
+
+
+def collectives(compiled):
+    """(in the entry computation, operation, largest array it moves) of a program."""
+    found, entry = [], False
+    for line in compiled.as_text().splitlines():
+        if line.endswith("{") and not line.startswith(" "):
+            entry = line.startswith("ENTRY")
+        if match := re.search(r"= (.*?) (all-\w+|reduce-scatter|coll\w+-\w+)\(", line):
+            shapes = re.findall(r"\w+\[([\d,]*)\]", match[1])
+            sizes = [math.prod(map(int, filter(None, x.split(",")))) for x in shapes]
+            found.append((entry, match[2], max(sizes)))
+    return found

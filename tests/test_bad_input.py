@@ -130,10 +130,6 @@ def test_the_configuration_flag(tmp_path, arguments, message):
             dict(rollout__prompts_per_step=3, rollout__group_size=4),
             ("group_size is 12", "config.mesh.data x config.mesh.fsdp, 8"),
         ),
-        (
-            dict(warm_start__steps=1, warm_start__batch_size=9),
-            ("config.warm_start.batch_size is 9", "8"),
-        ),
         (dict(policy__preset="tiny"), ("there is no preset 'tiny'", "miniature")),
         (dict(policy__tokenizer="/no/where"), ("/no/where", "config.policy.tokenizer")),
         (dict(policy__path="/no/where"), ("/no/where",)),

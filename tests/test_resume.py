@@ -108,7 +108,7 @@ def numbers(workdir: pathlib.Path, name: str = "metrics.jsonl") -> list[dict]:
         {
             key: value
             for key, value in row.items()
-            if not key.startswith("time/") and "per_second" not in key
+            if not key.startswith(("time/", "compile/")) and "per_second" not in key
         }
         for row in lines(workdir / name)
     ]

@@ -84,7 +84,7 @@ def default_micro_batch_tokens(backend: str) -> int:
     Args:
       backend: "cpu", "gpu" or "tpu".
     """
-    return 4096 if backend == "cpu" else 16_384
+    return 2048 if backend == "cpu" else 16_384
 
 
 def micro_batches(

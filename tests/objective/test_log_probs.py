@@ -9,6 +9,7 @@ from jax.extend import core
 from jax.sharding import NamedSharding, PartitionSpec
 
 from grpo_jax.objective.log_probs import token_log_probs
+from tests import helpers
 
 B, C, D, V = 2, 7, 5, 33
 
@@ -222,19 +223,6 @@ def test_rows_may_be_sharded():
     assert "all-gather" not in compute.lower(*placed).compile().as_text()
 
 
-def collectives(compiled):
-    """(in the entry computation, operation, largest array it moves) of a program."""
-    found, entry = [], False
-    for line in compiled.as_text().splitlines():
-        if line.endswith("{") and not line.startswith(" "):
-            entry = line.startswith("ENTRY")
-        if match := re.search(r"= (.*?) (all-\w+|reduce-scatter|coll\w+-\w+)\(", line):
-            shapes = re.findall(r"\w+\[([\d,]*)\]", match[1])
-            sizes = [math.prod(map(int, filter(None, x.split(",")))) for x in shapes]
-            found.append((entry, match[2], max(sizes)))
-    return found
-
-
 def test_a_head_split_over_a_mesh_is_neither_gathered_nor_reduced_by_chunk():
     """Rows over data and fsdp; the head over tensor (vocabulary) and fsdp (width)."""
     b, c, d, v = 16, 12, 8, 512
@@ -279,7 +267,7 @@ def test_a_head_split_over_a_mesh_is_neither_gathered_nor_reduced_by_chunk():
         expected,
     )
     shard = v // 2 * d
-    moved = collectives(compiled)
+    moved = helpers.collectives(compiled)
     # The half of the vocabulary that a device scores, gathered over fsdp, once.
     assert [m for m in moved if m[1] == "all-gather"] == [(True, "all-gather", shard)]
     # In a loop, only numbers of positions and hidden states of a chunk.

@@ -98,8 +98,8 @@ def test_copies_start_from_what_was_there_before_any_of_them():
     """The only line with a prompt is given to another one in the same admission."""
     texts, grid = texts_of([7, 7, 7, 7, 7, 8, 8]), Grid.empty(3, 2, 1)
     admit(grid, texts, [0])
-    grid.cells[0] = EMPTY
-    plan, _waiting = admit(grid, texts, [1, 2], [3, 4], [5, 6])
+    grid.cells[0], grid.owners[2] = EMPTY, 9
+    plan, _waiting = admit(grid, texts, [1, 2], [5, 6], [3, 4])
     assert grid.cells.tolist() == [[5, 6], [1, 2], [3, 4]]
     assert plan.prompt_copies == [[(0, 1), (0, 2)]]
     assert computed(plan) == [[([8, 40], [0])]]
@@ -140,6 +140,16 @@ def test_a_clone_without_its_parent_starts_from_the_prompt(parent):
     texts, grid = parent
     say(texts, 1, 20, 21, 22)
     grid.cells[2:] = 99
+    plan, _waiting = admit(grid, texts, [1])
+    assert grid.cells[0].tolist() == [1, _]
+    assert computed(plan) == [[([7, 40], [0])], []] and plan.row_copies == [[], []]
+    assert texts.cached[1] == 2
+
+
+def test_a_clone_goes_elsewhere_if_the_shard_of_its_parent_is_full(parent):
+    texts, grid = parent
+    say(texts, 1, 20, 21, 22)
+    grid.cells[2, 1] = grid.cells[3] = 99
     plan, _waiting = admit(grid, texts, [1])
     assert grid.cells[0].tolist() == [1, _]
     assert computed(plan) == [[([7, 40], [0])], []] and plan.row_copies == [[], []]

@@ -244,12 +244,6 @@ def test_sorting_saves_most_of_the_padding():
     assert np.mean(fractions) < 0.25 and len(shapes) <= 12
 
 
-def test_scores_are_optional():
-    batch = rows_of([3, 9], 64)
-    (micro,) = batches.micro_batches(batch, widest=64, budget_tokens=500, row_shards=1)
-    assert micro.old_log_probs is None and micro.reference_log_probs is None
-
-
 def test_demonstrations_are_averaged_over_the_experts_tokens():
     origins = np.array([[1, 4, 4, 0], [1, 1, 4, 4], [1, 4, 2, 5]], np.uint8)
     np.testing.assert_allclose(

@@ -469,7 +469,7 @@ def bytes_of(tree):
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
-def programs_of(arch, **changes):
+def programs_of(arch, mesh=MESH, **changes):
     """The update of a model, and the shapes of its state."""
     weights = jax.eval_shape(lambda: transformer.init(arch, jax.random.key(0)))
     schedule = make_schedule(OPTIMIZER, 10)
@@ -477,10 +477,10 @@ def programs_of(arch, **changes):
     weights = jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
         weights,
-        sharding.param_shardings(MESH, weights),
+        sharding.param_shardings(mesh, weights),
     )
-    state = abstract_state(weights, optimizer, MESH)
-    scorer = scorer_of(arch=arch, remat=choices.Remat.FULL, **changes)
+    state = abstract_state(weights, optimizer, mesh)
+    scorer = scorer_of(arch=arch, mesh=mesh, remat=choices.Remat.FULL, **changes)
     loss = grpo_loss(ObjectiveConfig())
     return Update(scorer, loss, optimizer, schedule, state), state
 
@@ -531,6 +531,23 @@ def test_no_pass_holds_the_logits_of_its_micro_batch():
     logits = rows * completion * arch.vocab_size * 4
     assert (temporary(rows * completion) > logits).all()
     assert (temporary(rows * 5) < 0.5 * logits).all()
+
+
+@pytest.mark.system
+def test_the_head_is_gathered_once_and_its_gradient_summed_once():
+    """However many chunks there are, on a mesh that splits the rows and the head."""
+    mesh = sharding.make_mesh(2, 2, 2)
+    arch = dataclasses.replace(ARCH, vocab_size=2048, num_layers=1, tied_head=False)
+    with jax.set_mesh(mesh):
+        update, state = programs_of(arch, mesh=mesh, chunk_tokens=4)
+        micro = sharding.put_rows(batch_of(), mesh)
+        carry = jax.eval_shape(update.start, micro)
+        lowered = update.accumulate.lower(state.params, carry, micro)
+        moved = helpers.collectives(lowered.compile())
+    share = arch.vocab_size // 2 * arch.model_dim // 2  # of a device, of the head
+    in_loops = [size for entry, _, size in moved if not entry]
+    assert in_loops and max(in_loops) < share // 2
+    assert sum(size > share for _, kind, size in moved if kind == "all-gather") == 1
 
 
 def test_float32_weights_are_not_copied(params, compiled):
