@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-slow check bench-peers clean
+.PHONY: quickstart test test-slow check bench bench-peers clean
 .DEFAULT_GOAL := check
 
 $(READY): requirements.txt pyproject.toml
@@ -29,6 +29,16 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -n 2 -m "not system and not slow and not torch"
+
+# Speed and memory on an otherwise idle machine; `make bench-peers` first
+# adds the other libraries. Results are JSON files in benchmarks/results.
+bench: $(READY)
+	$(BIN)/python -m benchmarks.decode
+	$(BIN)/python -m benchmarks.skewed_lengths
+	$(BIN)/python -m benchmarks.shared_prompt
+	$(BIN)/python -m benchmarks.grpo_step
+	$(BIN)/python -m benchmarks.grpo_step --skewed
+	$(BIN)/python -m benchmarks.log_probs
 
 # The environments of the libraries that benchmarks/ compares with: ours has none of it.
 PEERS := benchmarks/.peers
