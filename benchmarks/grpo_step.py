@@ -55,7 +55,7 @@ def config_of(directory: pathlib.Path, completion_tokens: int) -> c.TrainConfig:
         policy=c.PolicyConfig(
             path=str(directory),
             dtype=choices.Dtype.FLOAT32,
-            remat=choices.Remat.NONE,
+            remat=choices.Remat.DOTS,
         ),
         task=c.TaskConfig(name="benchmarks.grpo_step:task"),
         rollout=c.RolloutConfig(

@@ -1,5 +1,7 @@
 """Rotary positions, and attention of queries over keys that a mask allows."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,16 +58,26 @@ def causal(
     return attend(query, key.swapaxes(1, 2), value.swapaxes(1, 2), mask)
 
 
-def rotate(
-    x: Float[Array, "B T H K"], positions: Int[Array, "B T"], arch: Architecture
-) -> Float[Array, "B T H K"]:
-    """Rotates each head by its position, the two halves of K as pairs.
+class Rotation(NamedTuple):
+    """Cosine and sine of the angles by which the K / 2 pairs of a head are turned."""
+
+    cos: Float[Array, "#B T k"]
+    sin: Float[Array, "#B T k"]
+
+    @classmethod
+    def at(cls, positions: Int[Array, "#B T"], arch: Architecture) -> "Rotation":
+        """Returns the rotation of each position: made once, used by every layer."""
+        frequencies = jnp.asarray(_frequencies(arch), jnp.float32)
+        angles_BTk = positions.astype(jnp.float32)[..., None] * frequencies[None, None]
+        return cls(jnp.cos(angles_BTk), jnp.sin(angles_BTk))
+
+
+def rotate(x: Float[Array, "B T H K"], by: Rotation) -> Float[Array, "B T H K"]:
+    """Rotates each head, the two halves of K as pairs.
 
     Source: arXiv 2104.09864, in the half-split layout of the Hugging Face models.
     """
-    frequencies = jnp.asarray(_frequencies(arch), jnp.float32)
-    angles_BTK = positions.astype(jnp.float32)[..., None] * frequencies[None, None]
-    cos, sin = jnp.cos(angles_BTK)[:, :, None], jnp.sin(angles_BTK)[:, :, None]
+    cos, sin = by.cos[:, :, None], by.sin[:, :, None]
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     rotated = [first * cos - second * sin, second * cos + first * sin]
     return jnp.concatenate(rotated, axis=-1).astype(x.dtype)

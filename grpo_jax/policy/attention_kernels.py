@@ -26,9 +26,6 @@ from grpo_jax import choices
 from grpo_jax.policy import attention, chunked_attention, remat
 from grpo_jax.policy.sharding import ROWS
 
-# Longest row whose scores `auto` lets XLA hold whole. Up to here one block of
-# `xla_chunked` is the whole square and saves nothing; beyond, it is faster and smaller.
-XLA_TOKENS = chunked_attention.LARGEST_BLOCK
 # Blocks of splash: multiples of a TPU's vector registers, up to a usual size that
 # nobody has tuned for these models.
 LANES, SPLASH_BLOCK = 128, 512
@@ -62,7 +59,6 @@ def resolve(
     *,
     dtype: Any,
     head_dim: int,
-    tokens: int,
 ) -> choices.Attention:
     """Returns the implementation to use; never AUTO.
 
@@ -71,7 +67,6 @@ def resolve(
       hardware: what it runs on.
       dtype: number format of queries, keys and values.
       head_dim: size K of a head.
-      tokens: length T of the rows.
 
     Raises:
       ValueError: the choice cannot run; what it needs and what was found.
@@ -90,8 +85,7 @@ def resolve(
     for fused, missing in needs.items():
         if not missing:
             return fused
-    if tokens <= XLA_TOKENS:
-        return choices.Attention.XLA
+    # On rows of one block it saves no memory, but is not slower either.
     return choices.Attention.XLA_CHUNKED
 
 
@@ -112,9 +106,11 @@ def causal(
     Raises:
       ValueError: the implementation cannot run here.
     """
-    T, _, K = query.shape[1:]
     chosen = resolve(
-        implementation, this_hardware(), dtype=query.dtype, head_dim=K, tokens=T
+        implementation,
+        this_hardware(),
+        dtype=query.dtype,
+        head_dim=query.shape[-1],
     )
     match chosen:
         case choices.Attention.XLA:

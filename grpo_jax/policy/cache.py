@@ -4,6 +4,9 @@ Rows lie in a grid of P prompts by n rows. The keys and values of a prompt are h
 (`shared_*`, C slots), what a row has beyond its prompt is its own (S slots):
 
     row b belongs to prompt b // n and holds shared_lengths[b // n] + lengths[b] tokens
+
+Slots are the last axis of keys and the last but one of values: so both products of
+attention read them as they lie, which for one query a row is twice as fast on a CPU.
 """
 
 import jax
@@ -14,6 +17,9 @@ from jaxtyping import Array, Float, Int, Shaped
 from grpo_jax import choices, records
 from grpo_jax.policy.presets import Architecture
 
+# The axis of the slots.
+KEY_SLOTS, VALUE_SLOTS = 3, 2
+
 
 class KVCache(struct.PyTreeNode):
     """Keys and values of B = P n rows.
@@ -22,17 +28,17 @@ class KVCache(struct.PyTreeNode):
 
     Attributes:
       shared_keys: of the prompts, one array a layer.
-      shared_values: laid out as `shared_keys`.
+      shared_values: the same.
       keys: of the rows beyond their prompts, one array a layer.
-      values: laid out as `keys`.
+      values: the same.
       shared_lengths: shared slots filled for each prompt.
       lengths: own slots filled in each row. A row's next token goes to this slot; its
         position is that plus the shared length.
     """
 
-    shared_keys: list[Float[records.Array, "P J C K"]]
+    shared_keys: list[Float[records.Array, "P J K C"]]
     shared_values: list[Float[records.Array, "P J C K"]]
-    keys: list[Float[records.Array, "B J S K"]]
+    keys: list[Float[records.Array, "B J K S"]]
     values: list[Float[records.Array, "B J S K"]]
     shared_lengths: Int[records.Array, " P"]
     lengths: Int[records.Array, " B"]
@@ -46,12 +52,12 @@ class KVCache(struct.PyTreeNode):
     @property
     def num_slots(self) -> int:
         """Own tokens a row can hold."""
-        return self.keys[0].shape[2]
+        return self.keys[0].shape[KEY_SLOTS]
 
     @property
     def num_shared_slots(self) -> int:
         """Prompt tokens that can be shared."""
-        return self.shared_keys[0].shape[2]
+        return self.shared_keys[0].shape[KEY_SLOTS]
 
     @property
     def rows_per_prompt(self) -> int:
@@ -78,11 +84,11 @@ def empty(
       shared_slots: C.
       slots: S.
       dtype: of keys and values.
-      sharding: of [rows, heads, slots, K]; every device makes its own part only.
+      sharding: by rows and heads; every device makes its own part only.
     """
+    heads, K = arch.num_kv_heads, arch.head_dim
 
-    def layers(count: int, slots: int) -> list[Array]:
-        shape = (count, arch.num_kv_heads, slots, arch.head_dim)
+    def layers(*shape: int) -> list[Array]:
         return [
             jnp.zeros(shape, dtype.value, device=sharding)
             for _ in range(arch.num_layers)
@@ -90,10 +96,10 @@ def empty(
 
     rows = prompts * rows_per_prompt
     return KVCache(
-        shared_keys=layers(prompts, shared_slots),
-        shared_values=layers(prompts, shared_slots),
-        keys=layers(rows, slots),
-        values=layers(rows, slots),
+        shared_keys=layers(prompts, heads, K, shared_slots),
+        shared_values=layers(prompts, heads, shared_slots, K),
+        keys=layers(rows, heads, K, slots),
+        values=layers(rows, heads, slots, K),
         shared_lengths=jnp.zeros(prompts, jnp.int32),
         lengths=jnp.zeros(rows, jnp.int32),
     )
@@ -126,31 +132,42 @@ def place(
     return placed.reshape(x.shape)
 
 
-def take(
-    layer: Float[Array, "B J S K"], rows: Int[Array, "Z r"], slots: int
-) -> Float[Array, "R J s K"]:
-    """Returns the picked rows with room for `slots` tokens, cut or padded."""
-    return resize(pick(layer[:, :, :slots], rows), slots)
+def resize(
+    layer: Shaped[Array, "B J *rest"], slots: int, axis: int
+) -> Shaped[Array, "B J *more"]:
+    """Returns every row with room for `slots` tokens, cut or padded along `axis`."""
+    kept = jax.lax.slice_in_dim(layer, 0, min(slots, layer.shape[axis]), axis=axis)
+    padding = [(0, 0)] * layer.ndim
+    padding[axis] = (0, slots - kept.shape[axis])
+    return jnp.pad(kept, padding)
 
 
-def resize(layer: Float[Array, "B J S K"], slots: int) -> Float[Array, "B J s K"]:
-    """Returns every row with room for `slots` tokens, cut or padded."""
-    kept = layer[:, :, :slots]
-    return jnp.pad(kept, ((0, 0), (0, 0), (0, slots - kept.shape[2]), (0, 0)))
+def write_keys(
+    layer: Float[Array, "B J K S"],
+    new: Float[Array, "B T J K"],
+    slots: Int[Array, "B T"],
+) -> Float[Array, "B J K S"]:
+    """Puts token t of `new` into its slot of its row; slots past the end are dropped.
+
+    Args:
+      layer: keys of one layer.
+      new: what to write.
+      slots: where each token goes.
+    """
+    new_BJKT = new.transpose(0, 2, 3, 1).astype(layer.dtype)
+
+    def one(row_JKS: Array, new_JKT: Array, slots_T: Array) -> Array:
+        return row_JKS.at[:, :, slots_T].set(new_JKT, mode="drop")
+
+    return jax.vmap(one)(layer, new_BJKT, slots)
 
 
-def write(
+def write_values(
     layer: Float[Array, "B J S K"],
     new: Float[Array, "B T J K"],
     slots: Int[Array, "B T"],
 ) -> Float[Array, "B J S K"]:
-    """Puts token t of `new` into its slot of its row; slots past the end are dropped.
-
-    Args:
-      layer: keys or values of one layer.
-      new: what to write.
-      slots: where each token goes.
-    """
+    """Does for values what `write_keys` does for keys."""
     new_BJTK = new.swapaxes(1, 2).astype(layer.dtype)
 
     def one(row_JSK: Array, new_JTK: Array, slots_T: Array) -> Array:

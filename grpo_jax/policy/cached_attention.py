@@ -11,10 +11,10 @@ from jaxtyping import Array, Bool, Float
 
 def attend(
     query: Float[Array, "B T H K"],
-    key: Float[Array, "B J S K"],
+    key: Float[Array, "B J K S"],
     value: Float[Array, "B J S K"],
     mask: Bool[Array, "B T S"],
-    shared_key: Float[Array, "P J C K"],
+    shared_key: Float[Array, "P J K C"],
     shared_value: Float[Array, "P J C K"],
     shared_mask: Bool[Array, "P C"],
 ) -> Float[Array, "B T H K"]:
@@ -26,14 +26,14 @@ def attend(
     Args:
       query: rotated queries.
       key: rotated keys of the rows' own parts.
-      value: laid out as `key`.
+      value: values of these.
       mask: True where query t may see own slot s; every query needs one True.
       shared_key: rotated keys of the prompts; C may be 0.
-      shared_value: laid out as `shared_key`.
+      shared_value: values of these.
       shared_mask: True where the prompt has a token.
     """
     B, T, H, K = query.shape
-    P, J, C = shared_key.shape[:3]
+    P, J, C = shared_value.shape[:3]
     n, R = B // P, H // J
     query_PJnRTK = query.reshape(P, n, T, J, R, K).transpose(0, 3, 1, 4, 2, 5)
     own_query_BJQK = query_PJnRTK.swapaxes(1, 2).reshape(B, J, R * T, K)
@@ -58,10 +58,10 @@ def attend(
     return mixed_BTHK.astype(query.dtype)
 
 
-def _scores(query_XJQK: Array, key_XJSK: Array) -> Array:
+def _scores(query_XJQK: Array, key_XJKS: Array) -> Array:
     """Returns float32 query key^T / sqrt(K)."""
     scores_XJQS = jnp.einsum(
-        "xjqk,xjsk->xjqs", query_XJQK, key_XJSK, preferred_element_type=jnp.float32
+        "xjqk,xjks->xjqs", query_XJQK, key_XJKS, preferred_element_type=jnp.float32
     )
     return scores_XJQS * query_XJQK.shape[-1] ** -0.5
 

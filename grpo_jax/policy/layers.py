@@ -10,10 +10,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from grpo_jax.policy import attention, remat
 from grpo_jax.policy.presets import Architecture
+from grpo_jax.policy.product import dot_general
 
 Attend = Callable[[Array, Array, Array], Array]
 
@@ -41,14 +42,20 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], attend: Attend
+        self, x: Float[Array, "B T D"], rotation: attention.Rotation, attend: Attend
     ) -> Float[Array, "B T D"]:
         """Returns the attention's contribution to the residual stream."""
         arch = self.architecture
 
         def heads(name: str, count: int) -> Array:
             features, bias = (count, arch.head_dim), arch.attention_bias
-            dense = nn.DenseGeneral(features, use_bias=bias, dtype=x.dtype, name=name)
+            dense = nn.DenseGeneral(
+                features,
+                use_bias=bias,
+                dtype=x.dtype,
+                dot_general=dot_general,
+                name=name,
+            )
             return remat.name_input(dense(x))
 
         query = heads("query", arch.num_heads)
@@ -57,11 +64,16 @@ class Attention(nn.Module):
         if arch.qk_norm:
             query = RMSNorm(arch.norm_epsilon, name="query_norm")(query)
             key = RMSNorm(arch.norm_epsilon, name="key_norm")(key)
-        query = attention.rotate(query, positions, arch)
-        key = attention.rotate(key, positions, arch)
+        query = attention.rotate(query, rotation)
+        key = attention.rotate(key, rotation)
         mixed_BTHK = attend(query, key, value)
         return nn.DenseGeneral(
-            arch.model_dim, axis=(-2, -1), use_bias=False, dtype=x.dtype, name="output"
+            arch.model_dim,
+            axis=(-2, -1),
+            use_bias=False,
+            dtype=x.dtype,
+            dot_general=dot_general,
+            name="output",
         )(mixed_BTHK)
 
 
@@ -75,7 +87,13 @@ class FeedForward(nn.Module):
         """Returns the feed-forward contribution to the residual stream."""
 
         def dense(name: str, features: int) -> nn.Dense:
-            return nn.Dense(features, use_bias=False, dtype=x.dtype, name=name)
+            return nn.Dense(
+                features,
+                use_bias=False,
+                dtype=x.dtype,
+                dot_general=dot_general,
+                name=name,
+            )
 
         width = self.architecture.feed_forward_dim
         gated = nn.silu(dense("gate", width)(x)) * dense("up", width)(x)
@@ -89,11 +107,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B T D"], positions: Int[Array, "B T"], attend: Attend
+        self, x: Float[Array, "B T D"], rotation: attention.Rotation, attend: Attend
     ) -> Float[Array, "B T D"]:
         """Returns the residual stream after attention and feed-forward."""
         arch = self.architecture
         normed = RMSNorm(arch.norm_epsilon, name="attention_norm")(x)
-        x = x + Attention(arch, name="attention")(normed, positions, attend)
+        x = x + Attention(arch, name="attention")(normed, rotation, attend)
         normed = RMSNorm(arch.norm_epsilon, name="feed_forward_norm")(x)
         return x + FeedForward(arch, name="feed_forward")(normed)

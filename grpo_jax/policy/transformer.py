@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 from grpo_jax import choices
 from grpo_jax.policy import attention, cache, cached_attention, layers, sharding
 from grpo_jax.policy import attention_kernels as kernels
+from grpo_jax.policy.attention import Rotation
 from grpo_jax.policy.cache import KVCache
 from grpo_jax.policy.presets import Architecture
 from grpo_jax.policy.remat import recompute
@@ -30,11 +31,11 @@ def init(arch: Architecture, key: Key[Array, ""]) -> Params:
     """Returns random float32 weights: lecun-normal matrices, 0.02 for embeddings."""
     embedding_key, head_key, layers_key = jax.random.split(key, 3)
     x = jnp.zeros((1, 1, arch.model_dim))
-    positions = jnp.zeros((1, 1), jnp.int32)
+    rotation = Rotation.at(jnp.zeros((1, 1), jnp.int32), arch)
 
     def init_layer(layer_key: Array) -> Params:
         block: Any = layers.Block(arch)
-        return block.init(layer_key, x, positions, attention.causal)["params"]
+        return block.init(layer_key, x, rotation, attention.causal)["params"]
 
     def table(table_key: Array) -> Array:
         return 0.02 * jax.random.normal(table_key, (arch.vocab_size, arch.model_dim))
@@ -95,13 +96,13 @@ def forward(
       remat: what the backward pass recomputes.
       attention: the kernel.
     """
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+    rotation = Rotation.at(jnp.arange(tokens.shape[1])[None], arch)
 
     def attend(query: Array, key: Array, value: Array) -> Array:
         return kernels.causal(query, key, value, attention)
 
     def block(x_BTD: Array, layer: Params) -> tuple[Array, None]:
-        x_BTD = _block(arch, layer, x_BTD, positions, attend)
+        x_BTD = _block(arch, layer, x_BTD, rotation, attend)
         return sharding.constrain_rows(x_BTD), None
 
     block = recompute(block, remat)
@@ -125,7 +126,7 @@ def prefill(
     tokens: Int[Array, "R T"],
     *,
     attention: choices.Attention = choices.Attention.AUTO,
-) -> tuple[list[Float[Array, "R J T K"]], list[Float[Array, "R J T K"]]]:
+) -> tuple[list[Float[Array, "R J K T"]], list[Float[Array, "R J T K"]]]:
     """Returns the keys and values of right-padded prompts, layer by layer.
 
     Args:
@@ -134,17 +135,17 @@ def prefill(
       tokens: token ids. What padding holds changes nothing before it.
       attention: the kernel.
     """
-    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+    rotation = Rotation.at(jnp.arange(tokens.shape[1])[None], arch)
     keys, values = [], []
 
     def attend(query: Array, key: Array, value: Array) -> Array:
-        keys.append(key.swapaxes(1, 2))
+        keys.append(key.transpose(0, 2, 3, 1))
         values.append(value.swapaxes(1, 2))
         return kernels.causal(query, key, value, attention)
 
     x = _embed(view, tokens)
     for layer in view["layers"]:
-        x = _block(arch, layer, x, positions, attend)
+        x = _block(arch, layer, x, rotation, attend)
     return keys, values
 
 
@@ -174,19 +175,20 @@ def extend(
     slots = jnp.where(offsets < counts[:, None], own, kv.num_slots)
     mask = jnp.arange(kv.num_slots)[None, None] <= own[:, :, None]
     shared_mask = jnp.arange(kv.num_shared_slots)[None] < kv.shared_lengths[:, None]
-    positions = jnp.repeat(kv.shared_lengths, kv.rows_per_prompt)[:, None] + own
+    before = jnp.repeat(kv.shared_lengths, kv.rows_per_prompt)[:, None]
+    rotation = Rotation.at(before + own, arch)
 
     keys, values = list(kv.keys), list(kv.values)
     x = _embed(view, tokens)
     for index, layer in enumerate(view["layers"]):
 
         def attend(query: Array, key: Array, value: Array, l: int = index) -> Array:
-            keys[l] = cache.write(keys[l], key, slots)
-            values[l] = cache.write(values[l], value, slots)
+            keys[l] = cache.write_keys(keys[l], key, slots)
+            values[l] = cache.write_values(values[l], value, slots)
             shared = kv.shared_keys[l], kv.shared_values[l], shared_mask
             return cached_attention.attend(query, keys[l], values[l], mask, *shared)
 
-        x = _block(arch, layer, x, positions, attend)
+        x = _block(arch, layer, x, rotation, attend)
     last = jnp.maximum(counts - 1, 0)
     x_BD = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
     hidden = _final_norm(view, arch, x_BD)
@@ -201,10 +203,14 @@ def _embed(params: Params, tokens: Array) -> Array:
 
 
 def _block(
-    arch: Architecture, layer: Params, x: Array, positions: Array, attend: layers.Attend
+    arch: Architecture,
+    layer: Params,
+    x: Array,
+    rotation: Rotation,
+    attend: layers.Attend,
 ) -> Array:
     block: Any = layers.Block(arch)
-    return block.apply({"params": layer}, x, positions, attend)
+    return block.apply({"params": layer}, x, rotation, attend)
 
 
 def _final_norm(params: Params, arch: Architecture, x: Array) -> Array:

@@ -266,21 +266,23 @@ class Decoder:
         beyond = (texts.lengths - texts.prompt_lengths)[placed].max(initial=0)
         slots = self._slots(int(beyond) + self.setup.chunk_steps)
         kv = self._kv
-        for layers in (kv.shared_keys, kv.shared_values):
-            for index, layer in enumerate(layers):
-                layers[index] = engine.move(layer, prompts, layer.shape[2])
-        for layers in (kv.keys, kv.values):
-            for index, layer in enumerate(layers):
-                layers[index] = engine.move(layer, rows, slots)
+        for axis, shared, own in (
+            (cache.KEY_SLOTS, kv.shared_keys, kv.keys),
+            (cache.VALUE_SLOTS, kv.shared_values, kv.values),
+        ):
+            for index in range(len(own)):
+                shared_slots = shared[index].shape[axis]
+                shared[index] = engine.move(shared[index], prompts, shared_slots, axis)
+                own[index] = engine.move(own[index], rows, slots, axis)
         self._grid = new
         self._kv = self._with_lengths(texts)
 
-    def _resize(self, slots: int, *parts: list[Array]) -> None:
-        """Grows parts of the cache to so many slots, one layer after the other."""
-        for layers in parts:
+    def _resize(self, slots: int, keys: list[Array], values: list[Array]) -> None:
+        """Grows a part of the cache to so many slots, one layer after the other."""
+        for layers, axis in ((keys, cache.KEY_SLOTS), (values, cache.VALUE_SLOTS)):
             for index, layer in enumerate(layers):
-                if slots > layer.shape[2]:
-                    layers[index] = engine.grow(layer, slots)
+                if slots > layer.shape[axis]:
+                    layers[index] = engine.grow(layer, slots, axis)
 
     def _copy(self, pairs: placement.Moves, per_shard: int, **which: bool) -> None:
         if any(pairs):

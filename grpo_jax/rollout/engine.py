@@ -93,13 +93,12 @@ def prefill(
       arch: the shape of the model.
       attention: the kernel.
     """
-    T = tokens.shape[1]
     new_keys, new_values = transformer.prefill(view, arch, tokens, attention=attention)
 
-    def fill(layer: Array, new_RJTK: Array) -> Array:
-        copies = cache.pick(new_RJTK.astype(layer.dtype), sources)
-        merged = cache.place(layer[:, :, :T], prompts, copies)
-        return layer.at[:, :, :T].set(merged)
+    def fill(layer: Array, new: Array) -> Array:
+        copies = cache.pick(new.astype(layer.dtype), sources)
+        first = tuple(slice(size) for size in (None, *new.shape[1:]))
+        return layer.at[first].set(cache.place(layer[first], prompts, copies))
 
     return kv.replace(
         shared_keys=jax.tree.map(fill, kv.shared_keys, new_keys),
@@ -236,18 +235,21 @@ def copy(
     return kv
 
 
-@functools.partial(jax.jit, static_argnames="slots")
-def grow(layer: Float[Array, "B J S K"], slots: int) -> Float[Array, "B J s K"]:
-    """Returns one layer of the cache with room for `slots` tokens a row."""
-    return sharding.constrain_cache(cache.resize(layer, slots))
+@functools.partial(jax.jit, static_argnames=("slots", "axis"))
+def grow(
+    layer: Float[Array, "B J *rest"], slots: int, axis: int
+) -> Float[Array, "B J *more"]:
+    """Returns one layer of keys or values with room for `slots` tokens a row."""
+    return sharding.constrain_cache(cache.resize(layer, slots, axis))
 
 
-@functools.partial(jax.jit, static_argnames="slots")
+@functools.partial(jax.jit, static_argnames=("slots", "axis"))
 def move(
-    layer: Float[Array, "B J S K"], rows: Int[Array, "Z r"], slots: int
-) -> Float[Array, "R J s K"]:
-    """Returns picked rows of one layer of the cache, with room for `slots` tokens."""
-    return sharding.constrain_cache(cache.take(layer, rows, slots))
+    layer: Float[Array, "B J *rest"], rows: Int[Array, "Z r"], slots: int, axis: int
+) -> Float[Array, "R J *more"]:
+    """Returns picked rows of one layer, with room for `slots` tokens."""
+    picked = cache.pick(cache.resize(layer, slots, axis), rows)
+    return sharding.constrain_cache(picked)
 
 
 @jax.jit

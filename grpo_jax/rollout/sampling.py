@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from grpo_jax import records
 from grpo_jax.config import SamplingConfig
@@ -69,7 +69,7 @@ def sample(
         log_mass = jnp.where(greedy, 0.0, jnp.minimum(kept_mass, 0.0))
     uniforms_B2 = jax.vmap(lambda key: jax.random.uniform(key, (2,)))(keys)
     tokens = jnp.where(
-        greedy, jnp.argmax(logits, axis=-1), draw(masses_BV, uniforms_B2)
+        greedy, first_of(scaled_BV == largest_B1), draw(masses_BV, uniforms_B2)
     )
     chosen = jnp.take_along_axis(scaled_BV, tokens[:, None], axis=1)
     log_probs = (chosen - largest_B1 - jnp.log(total_B1))[:, 0]
@@ -102,4 +102,13 @@ def _invert(masses: Float[Array, "B N"], uniforms: Float[Array, " B"]) -> Array:
     # no mass are left out, so that the target stays below the edge of one with mass.
     edges_BN = jnp.where(masses > 0, jnp.cumsum(masses, axis=-1), 0)
     target_B1 = uniforms[:, None] * edges_BN.max(axis=-1, keepdims=True)
-    return jnp.argmax(edges_BN > target_B1, axis=-1)
+    return first_of(edges_BN > target_B1)
+
+
+def first_of(mask: Bool[Array, "B N"]) -> Int[Array, " B"]:
+    """Returns the first True of each row; the last index where there is none.
+
+    A minimum is many times faster on a CPU than `argmax`, which compares pairs.
+    """
+    N = mask.shape[-1]
+    return jnp.where(mask, jnp.arange(N)[None], N - 1).min(axis=-1)

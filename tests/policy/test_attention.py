@@ -56,7 +56,8 @@ def test_causal_attention_sees_the_past_and_only_the_past():
 def test_rotation_is_a_rotation_of_pairs_by_position():
     x = random(1, 4, 1, 8)
     positions = jnp.array([[0, 1, 2, 40]], jnp.int32)
-    got = np.asarray(attention.rotate(x, positions, ARCH))[0, :, 0]
+    rotation = attention.Rotation.at(positions, ARCH)
+    got = np.asarray(attention.rotate(x, rotation))[0, :, 0]
     for t, position in enumerate([0, 1, 2, 40]):
         for pair in range(4):
             angle = position * ARCH.rope_theta ** (-2 * pair / 8)
@@ -72,7 +73,9 @@ def test_scores_depend_on_distance_alone():
     query, key = random(1, 1, 1, 8), random(1, 1, 1, 8, seed=1)
 
     def score(q, k):
-        at = lambda x, p: attention.rotate(x, jnp.array([[p]], jnp.int32), ARCH)  # noqa: E731
+        at = lambda x, p: attention.rotate(
+            x, attention.Rotation.at(jnp.array([[p]], jnp.int32), ARCH)
+        )  # noqa: E731
         return float((at(query, q) * at(key, k)).sum())
 
     np.testing.assert_allclose(score(5, 2), score(43, 40), atol=1e-5)

@@ -8,24 +8,26 @@ from grpo_jax.policy import cache
 from tests import helpers
 
 
-def layer(rows, slots):
-    """Keys that say where they are: 100 row + slot."""
+def layer(rows, slots, axis=cache.VALUE_SLOTS):
+    """Values, or keys, that say where they are: 100 row + slot."""
     numbers = 100.0 * np.arange(rows)[:, None] + np.arange(slots)
-    keys = np.broadcast_to(numbers[:, None, :, None], (rows, 2, slots, 4))
-    return jnp.asarray(keys, jnp.float32)
+    values = np.broadcast_to(numbers[:, None, :, None], (rows, 2, slots, 4))
+    return jnp.asarray(np.moveaxis(values, 2, axis), jnp.float32)
 
 
-def numbers(x):
+def numbers(x, axis=cache.VALUE_SLOTS):
     """What `layer` wrote, one number a slot."""
-    assert (np.asarray(x) == np.asarray(x)[:, :1, :, :1]).all()
-    return np.asarray(x)[:, 0, :, 0].tolist()
+    x = np.moveaxis(np.asarray(x), axis, 2)
+    assert (x == x[:, :1, :, :1]).all()
+    return x[:, 0, :, 0].tolist()
 
 
 def test_an_empty_cache_stores_prompts_once():
     kv = cache.empty(helpers.TINY, 3, 4, 5, 6, choices.Dtype.BFLOAT16)
     arch = helpers.TINY
     assert len(kv.keys) == len(kv.shared_values) == arch.num_layers
-    assert kv.shared_keys[0].shape == (3, 2, 5, 8)
+    assert kv.shared_keys[0].shape == (3, 2, 8, 5)
+    assert kv.keys[0].shape == (12, 2, 8, 6)
     assert kv.values[0].shape == (12, 2, 6, 8)
     assert (kv.num_shared_slots, kv.num_slots, kv.rows_per_prompt) == (5, 6, 4)
     # Keys and values of both layers, two heads of eight numbers of two bytes.
@@ -60,20 +62,27 @@ def test_place_and_pick_on_lengths():
     assert placed.tolist() == [11, 1, 10, 3, 12, 5]
 
 
+@pytest.mark.parametrize("axis", [cache.KEY_SLOTS, cache.VALUE_SLOTS])
 @pytest.mark.parametrize(("slots", "tail"), [(2, []), (3, []), (5, [0, 0])])
-def test_rows_are_cut_or_padded(slots, tail):
+def test_rows_are_cut_or_padded(slots, tail, axis):
     kept = min(slots, 3)
     expected = [[100 * row + s for s in range(kept)] + tail for row in range(4)]
-    assert numbers(cache.resize(layer(4, 3), slots)) == expected
-    taken = cache.take(layer(4, 3), jnp.array([[1, 3]]), slots)
-    assert numbers(taken) == [expected[1], expected[3]]
+    resized = cache.resize(layer(4, 3, axis), slots, axis)
+    assert numbers(resized, axis) == expected
 
 
-def test_tokens_are_written_into_their_slots_and_nowhere_else():
-    before = layer(2, 4)
+@pytest.mark.parametrize(
+    ("axis", "write"),
+    [
+        (cache.KEY_SLOTS, cache.write_keys),
+        (cache.VALUE_SLOTS, cache.write_values),
+    ],
+)
+def test_tokens_are_written_into_their_slots_and_nowhere_else(axis, write):
+    before = layer(2, 4, axis)
     new = 900 + jnp.arange(6.0).reshape(2, 3, 1, 1) + jnp.zeros((2, 3, 2, 4))
     # The first row gets two tokens, past the end is dropped; the second gets one.
     slots = jnp.array([[1, 2, 4], [3, 4, 4]])
-    after = cache.write(before, new, slots)
-    assert numbers(after) == [[0, 900, 901, 3], [100, 101, 102, 903]]
+    after = write(before, new, slots)
+    assert numbers(after, axis) == [[0, 900, 901, 3], [100, 101, 102, 903]]
     assert after.dtype == before.dtype

@@ -18,9 +18,11 @@ def arguments(n, T, H, J, C=5, S=7):
     shared_mask = np.arange(C)[None] < np.array([[C], [0], [2]])
     return (
         2 * rng.normal(size=(P * n, T, H, K)),
-        *rng.normal(size=(2, P * n, J, S, K)),
+        rng.normal(size=(P * n, J, K, S)),
+        rng.normal(size=(P * n, J, S, K)),
         mask,
-        *rng.normal(size=(2, P, J, C, K)),
+        rng.normal(size=(P, J, K, C)),
+        rng.normal(size=(P, J, C, K)),
         shared_mask,
     )
 
@@ -32,7 +34,7 @@ def plain(query, key, value, mask, shared_key, shared_value, shared_mask):
     mixed = np.zeros(query.shape)
     for b, t, h in np.ndindex(B, T, H):
         p, j = b // n, h // R
-        keys = np.concatenate([shared_key[p, j], key[b, j]])
+        keys = np.concatenate([shared_key[p, j].T, key[b, j].T])
         values = np.concatenate([shared_value[p, j], value[b, j]])
         seen = np.concatenate([shared_mask[p], mask[b, t]])
         scores = keys[seen] @ query[b, t, h] / np.sqrt(K)
@@ -70,10 +72,11 @@ def test_either_part_may_hold_nearly_all_the_weight():
 def test_what_the_masks_hide_changes_nothing():
     inputs = list(arguments(2, 3, 4, 2))
     before = attend(inputs)
-    seen = inputs[3].any(axis=1)[:, None, :, None]
-    shared_seen = inputs[6][:, None, :, None]
+    seen = inputs[3].any(axis=1)[:, None, None]
+    shared_seen = inputs[6][:, None, None]
     assert not seen.all() and not shared_seen.all()
     for index, kept in ((1, seen), (2, seen), (4, shared_seen), (5, shared_seen)):
+        kept = kept if index in (1, 4) else kept.swapaxes(2, 3)
         inputs[index] = np.where(kept, inputs[index], 1e4)
     np.testing.assert_array_equal(attend(inputs), before)
 

@@ -74,7 +74,8 @@ def test_a_shared_prompt_and_unequal_parts_equal_the_whole_row(model):
     prompts, starts = tokens[::2, :6], np.array([6, 3], np.int32)
     view = helpers.view_of(arch, params)
     keys, values = prefill(view, arch, jnp.asarray(prompts))
-    assert keys[0].shape == (2, arch.num_kv_heads, 6, arch.head_dim)
+    assert keys[0].shape == (2, arch.num_kv_heads, arch.head_dim, 6)
+    assert values[0].shape == (2, arch.num_kv_heads, 6, arch.head_dim)
     kv = cache.empty(arch, 2, 2, 6, 8, choices.Dtype.FLOAT32)
     kv = kv.replace(
         shared_keys=keys, shared_values=values, shared_lengths=jnp.asarray(starts)
@@ -88,7 +89,7 @@ def test_a_shared_prompt_and_unequal_parts_equal_the_whole_row(model):
         for row in np.flatnonzero(counts):
             expected = whole[row, at[row] - 1]
             np.testing.assert_allclose(last[row], expected, atol=1e-4)
-        written = np.asarray(kv.keys[1]).any((1, 3))
+        written = np.asarray(kv.keys[1]).any((1, 2))
         own = at - np.repeat(starts, 2)
         np.testing.assert_array_equal(written, np.arange(8) < own[:, None])
 

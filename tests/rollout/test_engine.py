@@ -101,16 +101,16 @@ def check_keys(kv, model, rows):
     for layer, prompt, own in zip(fresh, kv.shared_keys, kv.keys, strict=True):
         for row, text in enumerate(rows):
             shared = min(int(kv.shared_lengths[row // 2]), len(text))
-            parts = prompt[row // 2, :, :shared], own[row, :, : len(text) - shared]
-            keys = np.concatenate([np.asarray(part) for part in parts], 1)
-            np.testing.assert_allclose(keys, layer[row, :, : len(text)], atol=1e-5)
+            parts = prompt[row // 2, ..., :shared], own[row, ..., : len(text) - shared]
+            keys = np.concatenate([np.asarray(part) for part in parts], -1)
+            np.testing.assert_allclose(keys, layer[row, ..., : len(text)], atol=1e-5)
 
 
 def test_prompts_go_to_their_places(tiny):
     kv = prefilled(tiny)
     check_keys(kv, tiny, [PROMPTS[row // 2, : LENGTHS[row // 2]] for row in range(4)])
     assert not np.asarray(kv.keys[0]).any()
-    assert not np.asarray(kv.shared_keys[0])[:, :, 6:].any()
+    assert not np.asarray(kv.shared_keys[0])[..., 6:].any()
 
 
 def test_given_tokens_are_shown_to_the_rows_named(tiny):
@@ -222,12 +222,12 @@ def test_copies_are_made_at_once(tiny):
 
 def test_layers_are_moved_and_grown(tiny):
     layer = caught_up(tiny).keys[0]
-    moved = engine.move(layer, jnp.array([[2, 0]]), 20)
-    np.testing.assert_array_equal(moved[:, :, :16], np.asarray(layer)[[2, 0]])
-    assert moved.shape[2] == 20 and not np.asarray(moved)[:, :, 16:].any()
-    grown = engine.grow(layer, 20)
-    np.testing.assert_array_equal(grown[:, :, :16], layer)
-    assert grown.shape[2] == 20
+    moved = engine.move(layer, jnp.array([[2, 0]]), 20, cache.KEY_SLOTS)
+    np.testing.assert_array_equal(moved[..., :16], np.asarray(layer)[[2, 0]])
+    assert moved.shape[3] == 20 and not np.asarray(moved)[..., 16:].any()
+    grown = engine.grow(layer, 20, cache.KEY_SLOTS)
+    np.testing.assert_array_equal(grown[..., :16], layer)
+    assert grown.shape[3] == 20
 
 
 def test_a_row_is_its_seed_step_prompt_and_sample():
