@@ -149,7 +149,6 @@ def build_model(config: TrainConfig) -> Model:
         attention_kernels.this_hardware(),
         dtype=policy.dtype.value,
         head_dim=arch.head_dim,
-        tokens=rollout.max_prompt_tokens + rollout.max_completion_tokens,
     )
     longest = max(
         rollout.max_completion_tokens, config.evaluation.max_completion_tokens

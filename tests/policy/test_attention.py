@@ -73,10 +73,11 @@ def test_scores_depend_on_distance_alone():
     query, key = random(1, 1, 1, 8), random(1, 1, 1, 8, seed=1)
 
     def score(q, k):
-        at = lambda x, p: attention.rotate(
-            x, attention.Rotation.at(jnp.array([[p]], jnp.int32), ARCH)
-        )  # noqa: E731
-        return float((at(query, q) * at(key, k)).sum())
+        by_q, by_k = (
+            attention.Rotation.at(jnp.array([[p]], jnp.int32), ARCH) for p in (q, k)
+        )
+        turned = attention.rotate(query, by_q) * attention.rotate(key, by_k)
+        return float(turned.sum())
 
     np.testing.assert_allclose(score(5, 2), score(43, 40), atol=1e-5)
 
