@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import platform
 import statistics
@@ -14,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from grpo_jax.policy import sharding
 
 HERE = pathlib.Path(__file__).parent
 PEERS = HERE / ".peers"
@@ -59,6 +62,15 @@ def model_directory(folder: pathlib.Path, eos_ids: int) -> pathlib.Path:
     return path
 
 
+def device_per_core() -> None:
+    """Makes every core of a CPU a device of its own, before any array is made.
+
+    XLA runs a small product on one core; two devices with half the rows each use both.
+    """
+    if jax.config.jax_platforms in (None, "", "cpu"):
+        jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
+
+
 def measure(
     repeats: int, warmups: int = 1, **variants: Callable[[], Any]
 ) -> dict[str, list[float]]:
@@ -74,10 +86,13 @@ def measure(
 
 
 def matmul_rate(size: int = 2048, repeats: int = 5) -> float:
-    """Returns float32 operations a second of one large product: the machine's own."""
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(size, size)), jnp.float32)
+    """Returns float32 operations a second of one large product on all devices."""
+    mesh = sharding.make_mesh(0, 1, 1)
+    x = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    rows = jax.device_put(x, sharding.row_sharding(mesh))
+    whole = jax.device_put(x, sharding.replicated(mesh))
     product = jax.jit(jnp.matmul)
-    seconds = measure(repeats, product=lambda: product(x, x))["product"]
+    seconds = measure(repeats, product=lambda: product(rows, whole))["product"]
     return 2 * size**3 / statistics.median(seconds)
 
 

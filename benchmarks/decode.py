@@ -26,7 +26,7 @@ def setup_of(directory: pathlib.Path, **changes) -> Setup:
     """Returns a sampler of a model directory on one device, in float32."""
     defaults = dict(
         arch=huggingface.read_architecture(directory),
-        mesh=sharding.make_mesh(1, 1, 1),
+        mesh=sharding.make_mesh(0, 1, 1),
         dtype=choices.Dtype.FLOAT32,
         attention=choices.Attention.AUTO,
         eos_ids=(),
@@ -50,6 +50,7 @@ def view_of(directory: pathlib.Path, setup: Setup):
 def main() -> None:
     """Measures both and prints the ratio."""
     args = common.parser(__doc__).parse_args()
+    common.device_per_core()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         directory = common.model_directory(folder, 0)

@@ -26,6 +26,7 @@ PROMPTS, GROUP, TOKENS, NEW = 4, 8, 1024, 128
 def main() -> None:
     """Measures memory and time."""
     args = common.parser(__doc__).parse_args()
+    common.device_per_core()
     draw = np.random.default_rng(0)
     prompts = draw.integers(32, 4096, (PROMPTS, TOKENS)).tolist()
     requests = [Request(prompts[i // GROUP], i // GROUP, i % GROUP) for i in range(32)]

@@ -25,6 +25,7 @@ from grpo_jax.rollout.texts import Request
 def main() -> None:
     """Measures useful tokens a second."""
     args = common.parser(__doc__).parse_args()
+    common.device_per_core()
     draw = np.random.default_rng(0)
     lengths = np.exp(draw.normal(4.7, 0.85, 128)).clip(4, 512).astype(int)
     prompts = draw.integers(32, 4096, (128, 64))

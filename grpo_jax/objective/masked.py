@@ -97,3 +97,22 @@ def max(
     selected = jnp.where(mask, values, -jnp.inf)
     largest = jnp.max(selected, axis=axis, keepdims=keepdims)
     return jnp.where(jnp.any(mask, axis=axis, keepdims=keepdims), largest, 0)
+
+
+def quantile(
+    values: Float[Array, "*S"], mask: Bool[Array, "*S"], fraction: float
+) -> Float[Array, ""]:
+    """Computes the least selected entry that `fraction` of them do not exceed.
+
+    Args:
+      values: any real numbers.
+      mask: True where an entry counts.
+      fraction: in (0, 1].
+
+    Returns:
+      One of the selected entries; 0 where nothing is selected.
+    """
+    ordered = jnp.sort(jnp.where(mask, values, jnp.inf), axis=None)
+    count = jnp.sum(mask)
+    rank = jnp.ceil(fraction * count).astype(int) - 1
+    return jnp.where(count > 0, ordered[jnp.maximum(rank, 0)], 0)

@@ -212,6 +212,6 @@ def _merge(metrics: list[dict[str, Any]]) -> dict[str, float]:
         if name == "optimizer/skipped":
             merged[name] = float(values.sum())
         else:
-            maximal = name.endswith("_max")
+            maximal = name.endswith(("_max", "_p99"))
             merged[name] = float(values.max() if maximal else values.mean())
     return merged

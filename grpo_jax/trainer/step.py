@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 
 from grpo_jax import choices
 from grpo_jax.config import ObjectiveConfig
-from grpo_jax.objective import losses
+from grpo_jax.objective import losses, masked
 from grpo_jax.policy import sharding, transformer
 from grpo_jax.records import TrainBatch, TrainState
 from grpo_jax.trainer.scorer import Scorer
@@ -215,6 +215,8 @@ def grpo_loss(config: ObjectiveConfig) -> Loss:
         }
         maxima = {
             "policy/ratio_max": seen.importance_ratio.max(),
+            # Of micro-batches: the largest is at least the one of the whole batch.
+            "policy/sampler_gap_p99": masked.quantile(gap, counted, 0.99),
             "policy/sampler_gap_max": gap.max(),
         }
         if config.kl_coef:

@@ -76,3 +76,12 @@ def test_std_of_equal_entries_has_zero_gradient():
     mask = jnp.ones(3, bool)
     np.testing.assert_array_equal(jax.grad(masked.std)(jnp.full(3, 2.0), mask), 0)
     assert masked.std(jnp.array([5.0, 9.0]), jnp.array([True, False])) == 0
+
+
+def test_a_quantile_is_one_of_the_selected_entries():
+    values = jnp.array([[5.0, 1.0, np.inf], [4.0, 2.0, 3.0]])
+    mask = jnp.array([[True, True, False], [True, True, True]])
+    fractions = {0.01: 1, 0.2: 1, 0.21: 2, 0.6: 3, 0.99: 5, 1.0: 5}
+    for fraction, expected in fractions.items():
+        assert masked.quantile(values, mask, fraction) == expected
+    assert masked.quantile(values, jnp.zeros_like(mask), 0.5) == 0

@@ -436,6 +436,11 @@ def test_metrics_are_means_over_trained_tokens(update_of, naive):
         "policy/clip_fraction": np.where(up, ratio > 1.2, ratio < 0.8).mean(),
     }
     assert {n: metrics[n] for n in expected} == pytest.approx(expected, rel=1e-4)
+    # The largest of the micro-batches', or that of all rows at once.
+    _, whole = update_of(batch)
+    p99 = np.sort(gap)[int(np.ceil(0.99 * len(gap))) - 1]
+    assert whole["policy/sampler_gap_p99"] == pytest.approx(p99, rel=1e-4)
+    assert p99 <= metrics["policy/sampler_gap_p99"] * (1 + 1e-4)
 
 
 def test_without_old_log_probs_every_ratio_is_one(update_of):
