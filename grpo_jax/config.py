@@ -137,7 +137,7 @@ class RolloutConfig(Section):
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     # Decode steps between two looks of the host at which rows are done.
     chunk_steps: int = 32
-    # Most rows decoded at once; more are taken in waves. 0: all of them.
+    # Most rows decoded at once; more are taken in waves. 0: all, where memory allows.
     max_rows: int = 0
 
     def validate(self, path: str):
@@ -271,13 +271,15 @@ class TrainerConfig(Section):
     # Passes over each rollout, and optimizer updates in each pass.
     num_iterations: int = 1
     minibatches: int = 1
-    # Token slots in one forward and backward pass; gradients accumulate. 0: chosen for
-    # the device.
+    # Token slots in one forward and backward pass; gradients accumulate. 0: as many as
+    # are fast on the device and fit its memory.
     micro_batch_tokens: int = 0
     # Positions whose logits exist at one time while log-probs are computed.
     logits_chunk_tokens: int = 1024
     # Updates in a row with a non-finite loss or gradient before the run stops.
     max_nonfinite_updates: int = 3
+    # Refuse a run that does not fit the memory by the plan of `grpo_jax.plan`.
+    memory_check: bool = True
     # Groups written to rollouts/ at each step. 0: none, -1: all.
     logged_groups: int = -1
 

@@ -41,12 +41,12 @@ def define_config() -> flags.FlagHolder:
     return holder
 
 
-def sealed(flag: flags.FlagHolder) -> TrainConfig:
-    """Returns the checked configuration, printing where it leaves the defaults."""
+def sealed(flag: flags.FlagHolder, *, show: bool = True) -> TrainConfig:
+    """Returns the checked configuration, and shows where it leaves the defaults."""
     if flag.value is None:
         raise ValueError("--config is missing: name a file, such as configs/gsm8k.py")
     config = flag.value.seal()
-    for line in configuration.changes(config):
+    for line in configuration.changes(config) if show else ():
         print(line, flush=True)
     return config
 

@@ -112,7 +112,7 @@ def test_the_configuration_flag(tmp_path, arguments, message):
     [
         (
             dict(mesh__data=3, mesh__tensor=5),
-            ("config.mesh is data=3, fsdp=1, tensor=5", "15 devices", "has 8"),
+            ("config.mesh is data=3, fsdp=1, tensor=5", "15 devices", "are 8"),
         ),
         (
             dict(mesh__tensor=8),

@@ -59,8 +59,14 @@ def copy_files(
             shutil.copyfile(source / name, target / name)
 
 
-def resolve(path_or_hub_id: str | pathlib.Path) -> pathlib.Path:
+def resolve(
+    path_or_hub_id: str | pathlib.Path, *, weights: bool = True
+) -> pathlib.Path:
     """Returns the local directory of a model, fetching it from the hub if need be.
+
+    Args:
+      path_or_hub_id: where it is.
+      weights: fetch them too, and not only what describes the model.
 
     Raises:
       ValueError: it is neither a directory nor a hub id, or it cannot be fetched.
@@ -84,8 +90,8 @@ def resolve(path_or_hub_id: str | pathlib.Path) -> pathlib.Path:
     try:
         fetched = huggingface_hub.snapshot_download(
             name,
-            allow_patterns=["*.safetensors", "*.json", *TOKENIZER_FILES]
-            + ["additional_chat_templates/*"],
+            allow_patterns=["*.json", *TOKENIZER_FILES, "additional_chat_templates/*"]
+            + ["*.safetensors"] * weights,
             ignore_patterns=["original/*", "onnx/*", "consolidated*"],
         )
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:

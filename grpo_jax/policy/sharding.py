@@ -9,12 +9,14 @@ from typing import Any
 
 import jax
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from grpo_jax.policy.presets import Architecture
 
 ROWS = ("data", "fsdp")
+# Devices that are here, or a plan of some.
+AnyMesh = Mesh | AbstractMesh
 
 # Which mesh axis splits each axis of a weight. Layer weights have L in front.
 RULES: dict[str, tuple[str | None, ...]] = {
@@ -44,20 +46,31 @@ def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
     Raises:
       ValueError: the axes do not multiply to the number of devices.
     """
-    devices = jax.device_count()
+    planned = abstract_mesh(data, fsdp, tensor, jax.device_count())
+    return jax.make_mesh(
+        planned.axis_sizes, planned.axis_names, axis_types=planned.axis_types
+    )
+
+
+def abstract_mesh(data: int, fsdp: int, tensor: int, devices: int) -> AbstractMesh:
+    """Returns the mesh over so many devices, which need not exist.
+
+    Raises:
+      ValueError: the axes do not multiply to the number of devices.
+    """
     if data == 0:
         data = max(1, devices // (fsdp * tensor))
     if data * fsdp * tensor != devices:
         raise ValueError(
             f"config.mesh is data={data}, fsdp={fsdp}, tensor={tensor}, which needs "
-            f"{data * fsdp * tensor} devices; this machine has {devices}. Make the "
+            f"{data * fsdp * tensor} devices; there are {devices}. Make the "
             "product equal, or set data=0 to use what is left"
         )
     shape, names = (data, fsdp, tensor), ("data", "fsdp", "tensor")
-    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 3)
+    return AbstractMesh(shape, names, axis_types=(AxisType.Auto,) * 3)
 
 
-def check_mesh(arch: Architecture, mesh: Mesh) -> None:
+def check_mesh(arch: Architecture, mesh: AnyMesh) -> None:
     """Checks that the model's axes can be split as RULES says.
 
     The vocabulary is the exception: where `tensor` does not divide it, it stays whole.

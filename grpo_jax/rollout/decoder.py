@@ -24,7 +24,7 @@ from grpo_jax.rollout.stops import StopTable
 from grpo_jax.rollout.texts import Status, Texts
 
 # Token slots of one prefill or splice: bounds the memory of its activations.
-_PREFILL_TOKENS = 16_384
+PREFILL_TOKENS = 16_384
 # A grid is not halved below this many rows: one more program would gain little.
 _SMALLEST_ROWS = 8
 
@@ -107,7 +107,7 @@ class Decoder:
         while behind:
             lacks = int(texts.lengths[behind[0]] - 1 - texts.cached[behind[0]])
             width = bucket(lacks, self.setup.columns)
-            count = max(1, _PREFILL_TOKENS // width)
+            count = max(1, PREFILL_TOKENS // width)
             part, behind = behind[:count], behind[count:]
             self._show(texts, part, width)
 
@@ -204,7 +204,7 @@ class Decoder:
         while any(waiting):
             longest = max(len(part[0].tokens) for part in waiting if part)
             width = bucket(longest, self._kv.num_shared_slots)
-            most = max(1, _PREFILL_TOKENS // width // len(waiting))
+            most = max(1, PREFILL_TOKENS // width // len(waiting))
             self._prefill([part[:most] for part in waiting], width)
             waiting = [part[most:] for part in waiting]
         self._copy(plan.row_copies, lines * n, of_rows=True)

@@ -25,7 +25,14 @@ from grpo_jax.rollout import groups, session
 from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.rollout.setup import RolloutStats
 from grpo_jax.trainer import batch as batches
-from grpo_jax.trainer import evaluation, logbook, speed, stepmetrics, warm_start
+from grpo_jax.trainer import (
+    evaluation,
+    logbook,
+    planning,
+    speed,
+    stepmetrics,
+    warm_start,
+)
 from grpo_jax.trainer import run as runs
 from grpo_jax.trainer.checkpoint import Checkpoints
 from grpo_jax.trainer.learner import Learner
@@ -48,6 +55,7 @@ def train(
         no limit. The evaluation after the last step is not counted.
     """
     logbook.check_workdir(workdir, config)
+    planning.check(runs.plan(config))
     with (
         Stopper(budget_seconds) as stopper,
         contextlib.closing(runs.build(config)) as run,

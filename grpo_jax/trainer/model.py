@@ -25,6 +25,8 @@ from grpo_jax.policy import (
 from grpo_jax.policy.presets import Architecture
 from grpo_jax.rollout.setup import Setup
 from grpo_jax.tasks.base import Example
+from grpo_jax.trainer import planning
+from grpo_jax.trainer.planning import Plan
 
 # Streams of randomness: one constant each, folded into the key of the seed.
 INIT, ROLLOUT, EVALUATION, GENERATE = range(4)
@@ -40,6 +42,7 @@ class Model:
       arch: the shape of the model.
       source: directory of the given weights; None if they are random.
       tokenizer: of the model.
+      plan: what a run takes on these devices, and the sizes that were chosen for it.
     """
 
     config: TrainConfig
@@ -47,6 +50,7 @@ class Model:
     arch: Architecture
     source: pathlib.Path | None
     tokenizer: Tokenizer
+    plan: Plan
 
     def key(self, stream: int) -> jax.Array:
         """Returns the key of a stream of randomness."""
@@ -72,11 +76,8 @@ class Model:
         """Returns the sampler; 0 takes the completion limit of training."""
         rollout = self.config.rollout
         rows = rollout.prompts_per_step * rollout.group_size
-        _check_context(
-            self.arch,
-            rollout.max_prompt_tokens,
-            max_completion_tokens or rollout.max_completion_tokens,
-        )
+        longest = max_completion_tokens or rollout.max_completion_tokens
+        _check_context(self.config, self.arch, longest)
         return Setup(
             arch=self.arch,
             mesh=self.mesh,
@@ -84,9 +85,8 @@ class Model:
             attention=self.config.policy.attention,
             eos_ids=self.tokenizer.eos_ids,
             max_prompt_tokens=rollout.max_prompt_tokens,
-            max_completion_tokens=max_completion_tokens
-            or rollout.max_completion_tokens,
-            max_rows=min(rollout.max_rows or rows, rows),
+            max_completion_tokens=longest,
+            max_rows=min(self.plan.rows, rows),
             chunk_steps=rollout.chunk_steps,
         )
 
@@ -150,14 +150,33 @@ def build_model(config: TrainConfig) -> Model:
         dtype=policy.dtype.value,
         head_dim=arch.head_dim,
     )
-    longest = max(
-        rollout.max_completion_tokens, config.evaluation.max_completion_tokens
-    )
-    _check_context(arch, rollout.max_prompt_tokens, longest)
-    return Model(config, mesh, arch, source, tokenizer)
+    _check_context(config, arch, rollout.max_completion_tokens)
+    # Now, while the memory is still free.
+    plan = planning.plan_on(config, arch, mesh)
+    return Model(config, mesh, arch, source, tokenizer, plan)
 
 
-def _check_context(arch: Architecture, prompt: int, completion: int) -> None:
+def read_architecture(config: TrainConfig) -> Architecture:
+    """Returns the shape of the configured model; its weights are not even fetched.
+
+    Raises:
+      ValueError: a model that cannot be, or completions that exceed its context.
+    """
+    policy = config.policy
+    if policy.path:
+        source = hub.resolve(policy.path, weights=False)
+        arch = model_config.read_architecture(source)
+    else:
+        vocabulary = load_tokenizer(policy.tokenizer).vocab_size
+        arch = presets.preset(policy.preset, vocabulary)
+    _check_context(config, arch, config.rollout.max_completion_tokens)
+    return arch
+
+
+def _check_context(config: TrainConfig, arch: Architecture, completion: int) -> None:
+    """Prompts and completions, and those of evaluations, must fit the context."""
+    prompt = config.rollout.max_prompt_tokens
+    completion = max(completion, config.evaluation.max_completion_tokens)
     if prompt + completion > arch.max_context_tokens:
         raise ValueError(
             f"config.rollout.max_prompt_tokens ({prompt}) plus the longest completion "

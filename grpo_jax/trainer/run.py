@@ -2,17 +2,18 @@
 
 import dataclasses
 
-import jax
-from jax.sharding import Mesh
-
 from grpo_jax.config import TrainConfig
+from grpo_jax.policy import sharding
+from grpo_jax.policy.devices import Device
 from grpo_jax.records import TrainBatch
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import RewardFunction
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.load import load_task
 from grpo_jax.trainer import batch as batches
-from grpo_jax.trainer.model import Model, build_model
+from grpo_jax.trainer import planning
+from grpo_jax.trainer.model import Model, build_model, read_architecture
+from grpo_jax.trainer.planning import Plan
 from grpo_jax.trainer.scorer import Scorer
 
 
@@ -56,18 +57,35 @@ class Run:
           widest: columns that the longest possible row would need.
           budget_tokens: as configured; 0 is chosen here.
         """
-        shards = self.scorer().row_shards
         return batches.micro_batches(
             batch,
             widest=widest,
-            budget_tokens=budget_tokens
-            or shards * batches.default_micro_batch_tokens(jax.default_backend()),
-            row_shards=shards,
+            budget_tokens=budget_tokens or self.model.plan.micro_batch_tokens,
+            row_shards=self.scorer().row_shards,
         )
 
     def close(self) -> None:
         """Ends the processes of the task's rewards."""
         self.task.close()
+
+
+def plan(config: TrainConfig, named: tuple[Device, int] | None = None) -> Plan:
+    """Returns what a run would take; neither weights nor data are read.
+
+    Args:
+      config: sealed.
+      named: a device and how many of it; None is what this process has.
+
+    Raises:
+      ValueError: a mesh or a model that cannot be.
+    """
+    axes = config.mesh.data, config.mesh.fsdp, config.mesh.tensor
+    device, count = named or (None, 0)
+    mesh = sharding.abstract_mesh(*axes, count) if count else sharding.make_mesh(*axes)
+    _check_rows(config, mesh)
+    arch = read_architecture(config)
+    sharding.check_mesh(arch, mesh)
+    return planning.plan_on(config, arch, mesh, device)
 
 
 def build(config: TrainConfig) -> Run:
@@ -87,7 +105,7 @@ def build(config: TrainConfig) -> Run:
     return Run(config, model, task, rewards)
 
 
-def _check_rows(config: TrainConfig, mesh: Mesh) -> None:
+def _check_rows(config: TrainConfig, mesh: sharding.AnyMesh) -> None:
     """Every batch of the rollout must split evenly over the devices."""
     split = mesh.shape["data"] * mesh.shape["fsdp"]
     rows = config.rollout.prompts_per_step * config.rollout.group_size

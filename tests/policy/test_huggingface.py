@@ -452,6 +452,9 @@ def test_resolve_hub(monkeypatch, tmp_path):
     assert not any(
         p.endswith((".bin", ".pt", "*")) for p in asked["allow_patterns"][:2]
     )
+    assert "*.safetensors" in asked["allow_patterns"]
+    huggingface.resolve("Qwen/Qwen3-0.6B", weights=False)
+    assert "*.safetensors" not in asked["allow_patterns"]
 
     def offline(name, **options):
         raise huggingface_hub.errors.LocalEntryNotFoundError("no network\nat all")

@@ -240,7 +240,7 @@ def test_a_mesh_of_another_size_is_refused(shape, needed):
     message = str(error.value)
     assert message.startswith("config.mesh is data=")
     assert f"fsdp={shape[1]}, tensor={shape[2]}" in message
-    assert f"needs {needed} devices; this machine has 8" in message
+    assert f"needs {needed} devices; there are 8" in message
     assert "set data=0" in message
 
 

@@ -114,7 +114,7 @@ def test_each_prompt_of_a_group_is_shown_once(tiny):
 
 def test_prompts_of_many_shapes_are_shown_in_parts(tiny, monkeypatch):
     """Where not all fit into one prefill, the longest go first and none is left out."""
-    monkeypatch.setattr(decoder, "_PREFILL_TOKENS", 24)
+    monkeypatch.setattr(decoder, "PREFILL_TOKENS", 24)
     requests = [
         dataclasses.replace(r, prompt=r.prompt[r.prompt_id :], prefix=[5] * r.sample)
         for r in requests_of(4, 4, prompt_tokens=12)
