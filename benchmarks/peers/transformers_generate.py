@@ -1,10 +1,11 @@
-"""Times transformers' `generate` on the CPU, greedy and sampled.
+"""Times transformers' `generate`, greedy and sampled.
 
     benchmarks/.peers/torch/bin/python benchmarks/peers/transformers_generate.py \
         --model=DIR --save=greedy.npz
 
-float32, one padded batch, every row decoded to its full length: no token ends a
-completion. Chosen in the peer's favour:
+float32 on the CPU, or what --device=cuda --dtype=bfloat16 ask for; one padded batch,
+every row decoded to its full length: no token ends a completion. Chosen in the peer's
+favour:
 
 - `scaled_dot_product_attention`, the fastest attention torch has for a CPU;
 - the growing cache, which is the default (`--cache=static` to compare: it attends to
@@ -36,7 +37,7 @@ def _generate(
             pad_token_id=protocol.PAD_ID,
             **options,
         )
-    return rows[:, prompts.shape[1] :].numpy()
+    return rows[:, prompts.shape[1] :].cpu().numpy()
 
 
 def main() -> None:
@@ -45,19 +46,23 @@ def main() -> None:
     flags.add_argument("--batch", type=int, default=32)
     flags.add_argument("--max_new", type=int, default=256)
     flags.add_argument("--cache", choices=["dynamic", "static"], default="dynamic")
+    flags.add_argument("--device", default="cpu")
+    flags.add_argument("--dtype", default="float32")
     flags.add_argument("--save", help="npz file for `prompts` and `greedy`")
     args = flags.parse_args()
     torch.set_num_threads(protocol.limit_threads(args.threads))
     torch.manual_seed(args.seed)
 
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        args.model, dtype=torch.float32, attn_implementation="sdpa"
-    ).eval()
+        args.model, dtype=getattr(torch, args.dtype), attn_implementation="sdpa"
+    )
+    model = model.to(args.device).eval()
     # What the directory says of sampling and of its end is not asked for here.
     model.generation_config = transformers.GenerationConfig()
     shape = (args.batch, args.prompt_tokens)
     vocab_size = protocol.vocab_size(args.model)
     prompts = torch.from_numpy(protocol.prompts(args.seed, *shape, vocab_size))
+    prompts = prompts.to(args.device)
     length = {"min_new_tokens": args.max_new, "max_new_tokens": args.max_new}
     cache = {"cache_implementation": args.cache}
     ways = {
@@ -80,7 +85,7 @@ def main() -> None:
             raise ValueError(f"{way}: {tokens.shape} tokens came back")
         measured["seconds"][way] = seconds[args.warmups :]
         if way == "greedy" and args.save:
-            np.savez(args.save, prompts=prompts.numpy(), greedy=tokens)
+            np.savez(args.save, prompts=prompts.cpu().numpy(), greedy=tokens)
     protocol.emit(args, ["torch", "transformers"], measured)
 
 
