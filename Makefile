@@ -39,6 +39,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.grpo_step
 	$(BIN)/python -m benchmarks.grpo_step --skewed
 	$(BIN)/python -m benchmarks.log_probs
+	$(BIN)/python -m benchmarks.packing
+	$(BIN)/python -m benchmarks.scaling --figure=docs/scaling.svg
 
 # The environments of the libraries that benchmarks/ compares with: ours has none of it.
 PEERS := benchmarks/.peers

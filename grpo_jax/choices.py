@@ -71,6 +71,20 @@ class Schedule(enum.Enum):
     COSINE = "cosine"
 
 
+class Answer(enum.Enum):
+    """What the answer to a problem of the built-in task states."""
+
+    LAST = "last"  # the last result: a guess is right once in `modulus` times
+    ALL = "all"  # every running result: there is nothing to guess
+
+
+class Order(enum.Enum):
+    """In which order training prompts come."""
+
+    SHUFFLED = "shuffled"  # a new permutation in each epoch
+    TIERS = "tiers"  # from the easiest tier to the hardest, the same in each epoch
+
+
 class Overlong(enum.Enum):
     """What happens to a prompt longer than `max_prompt_tokens`."""
 
@@ -86,3 +100,46 @@ class Attention(enum.Enum):
     XLA_CHUNKED = "xla_chunked"  # blocks of scores: memory grows with T; anywhere
     CUDNN = "cudnn"  # NVIDIA GPUs, bfloat16
     SPLASH = "splash"  # TPUs
+
+
+class GuidanceLength(enum.Enum):
+    """What moves the number of tokens that guided completions start from."""
+
+    FIXED = "fixed"
+    LINEAR = "linear"  # a straight line to the final length
+    CONCAVE = "concave"  # slowly at first
+    STEPWISE = "stepwise"  # times a factor, every so many steps
+    COSINE = "cosine"  # half a cosine wave
+    ADDITIVE = "additive"  # one delta down where the reward rises, else one up
+    MULTIPLICATIVE = "multiplicative"  # times recent reward over the latest
+    CYCLE = "cycle"  # the same, at every third step only
+
+
+class SignalRows(enum.Enum):
+    """The completions whose reward moves the guidance length."""
+
+    UNGUIDED = "unguided"  # what the policy can do alone
+    ALL = "all"
+
+
+class OnZero(enum.Enum):
+    """What a reward of 0 does to a guidance length that follows a ratio of rewards."""
+
+    HOLD = "hold"
+    INCREASE = "increase"  # as the smallest positive reward would
+
+
+class Tie(enum.Enum):
+    """What a reward that equals the recent ones does to the additive length."""
+
+    INCREASE = "increase"
+    HOLD = "hold"
+    DECREASE = "decrease"
+
+
+class GuidanceLoss(enum.Enum):
+    """What the loss does with guidance tokens; the policy always attends to them."""
+
+    MASK = "mask"  # leave them out
+    INCLUDE = "include"  # as if the policy had drawn them
+    OFF_POLICY = "off_policy"  # imitate them, most where they are unlikely

@@ -6,9 +6,6 @@ built, and forbids assignment from then on. Off is spelled 0 or "", never None.
 """
 
 import dataclasses
-import enum
-import json
-from typing import Any
 
 from grpo_jax import choices
 from grpo_jax.sections import (
@@ -17,7 +14,6 @@ from grpo_jax.sections import (
     divides,
     fraction,
     positive,
-    unknown_key,
 )
 
 
@@ -54,6 +50,7 @@ class ArithmeticConfig(Section):
     operations: int = 3
     operators: str = "+-"
     modulus: int = 10
+    answer: choices.Answer = choices.Answer.LAST
     # Train, validation and test problems are disjoint by construction.
     train_problems: int = 20_000
     validation_problems: int = 256
@@ -91,6 +88,8 @@ class TaskConfig(Section):
     reference_column: str = "answer"
     # Worked solution, for guidance and warm starts. Empty: none.
     solution_column: str = ""
+    # Whole number that says how hard a row is, for order=tiers. Empty: none.
+    tier_column: str = ""
     system_prompt: str = ""
     # `{question}` is replaced by the question.
     prompt_template: str = "{question}"
@@ -135,6 +134,7 @@ class RolloutConfig(Section):
     max_prompt_tokens: int = 512
     max_completion_tokens: int = 1024
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    order: choices.Order = choices.Order.SHUFFLED
     # Decode steps between two looks of the host at which rows are done.
     chunk_steps: int = 32
     # Most rows decoded at once; more are taken in waves. 0: all, where memory allows.
@@ -214,6 +214,61 @@ class ObjectiveConfig(Section):
                 f"{path}.divergence is k1: differentiated as a loss its expected "
                 f"gradient is zero; use k3 or k2, or set {path}.kl_coef=0"
             )
+
+
+@dataclasses.dataclass
+class GuidanceConfig(Section):
+    """Part of each group starts from the beginning of an expert's trace (G2RPO-A).
+
+    The trace of a problem is its worked solution. Lengths are tokens.
+    """
+
+    # Of each group, rounded up to whole rows. 0: no guidance.
+    fraction: float = 0.0
+    # What the loss does with guidance tokens.
+    loss: choices.GuidanceLoss = choices.GuidanceLoss.MASK
+    # For loss=off_policy: the probability at which imitation pulls hardest.
+    shaping_gamma: float = 0.1
+    # What moves the length, from `initial` on.
+    length: choices.GuidanceLength = choices.GuidanceLength.ADDITIVE
+    initial: int = 512
+    # Bounds of the rules that follow the reward, and where schedules end.
+    minimum: int = 16
+    maximum: int = 3072
+    final: int = 0
+    # Rewards that additive and multiplicative average over.
+    window: int = 4
+    delta: int = 64  # additive: tokens up or down in a step
+    tie: choices.Tie = choices.Tie.INCREASE
+    on_zero: choices.OnZero = choices.OnZero.INCREASE
+    # Most that multiplicative and cycle multiply or divide by in a step. 0: no limit.
+    max_ratio: float = 2.0
+    literal: bool = False  # multiplicative moves with the reward, as it was printed
+    power: float = 0.5  # of concave
+    factor: float = 0.5  # stepwise: times this, every `interval` steps
+    interval: int = 10
+    # The reward that adaptive lengths follow, and of which completions.
+    signal_reward: str = "accuracy"
+    signal_rows: choices.SignalRows = choices.SignalRows.UNGUIDED
+    # Most of a trace that may be given; what states the answer never is.
+    max_trace_fraction: float = 0.9
+    # Begin traces with <think> where neither they nor the prompt do.
+    open_thinking: bool = False
+    # Shorten the length of a prompt by its own recent pass rate.
+    per_prompt: bool = False
+    # Guide only groups whose unguided completions all have a signal of 0.
+    only_failing: bool = False
+    # Part of the steps over which lengths fall to 0 at the end.
+    anneal_fraction: float = 0.0
+
+    def validate(self, path: str):
+        """Checks ranges; those of the length rule are checked when it is made."""
+        for name in ("fraction", "max_trace_fraction", "anneal_fraction"):
+            fraction(path, self, name)
+        positive(path, self, "shaping_gamma")
+        at_least(path, self, initial=0, minimum=0, maximum=1, final=0)
+        if self.fraction and not self.signal_reward:
+            raise ValueError(f"{path}.signal_reward is empty: name a reward")
 
 
 @dataclasses.dataclass
@@ -357,6 +412,7 @@ class TrainConfig(Section):
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     warm_start: WarmStartConfig = dataclasses.field(default_factory=WarmStartConfig)
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
@@ -374,64 +430,10 @@ class TrainConfig(Section):
             f"{path}.rollout.prompts_per_step x group_size",
             rows,
         )
-
-
-def to_json(config: Section) -> str:
-    """Returns the configuration as indented JSON, enums by value."""
-
-    def plain(value: Any) -> Any:
-        return value.value if isinstance(value, enum.Enum) else value
-
-    fields = dataclasses.asdict(config)  # pyright: ignore
-    return json.dumps(fields, default=plain, indent=2, ensure_ascii=False)
-
-
-def changes(config: TrainConfig) -> list[str]:
-    """Returns "config.section.field = value" for what differs from the defaults."""
-    return _differences("config", config, TrainConfig())
-
-
-def _differences(path: str, section: Any, default: Any) -> list[str]:
-    lines = []
-    for field in dataclasses.fields(section):
-        name = f"{path}.{field.name}"
-        value, usual = getattr(section, field.name), getattr(default, field.name)
-        if isinstance(value, Section):
-            lines += _differences(name, value, usual)
-        elif value != usual:
-            shown = value.value if isinstance(value, enum.Enum) else value
-            lines.append(f"{name} = {shown}")
-    return lines
-
-
-def from_json(text: str) -> TrainConfig:
-    """Builds a `TrainConfig`, not yet sealed, from what `to_json` wrote.
-
-    Raises:
-      ValueError: malformed JSON, an unknown field or an unknown choice.
-    """
-    return _fill(TrainConfig(), json.loads(text), "config")
-
-
-def _fill(section: Any, values: Any, path: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} is {values!r}: it must be an object of its fields")
-    fields = {field.name: field for field in dataclasses.fields(section)}
-    for name, value in values.items():
-        if name not in fields:
-            raise ValueError(unknown_key(name, list(fields), path))
-        current = getattr(section, name)
-        if isinstance(current, Section):
-            _fill(current, value, f"{path}.{name}")
-        elif isinstance(current, enum.Enum):
-            setattr(section, name, _choice(f"{path}.{name}", value, type(current)))
-        else:
-            setattr(section, name, value)
-    return section
-
-
-def _choice(name: str, value: Any, kind: type[enum.Enum]) -> enum.Enum:
-    members = [member.value for member in kind]
-    if value not in members:
-        raise ValueError(f"{name} is {value!r}: use one of {members}")
-    return kind(value)
+        if self.guidance.signal_reward not in self.reward.weights and (
+            self.guidance.fraction
+        ):
+            raise ValueError(
+                f"{path}.guidance.signal_reward is {self.guidance.signal_reward!r}: "
+                f"use one of {path}.reward.weights, {list(self.reward.weights)}"
+            )

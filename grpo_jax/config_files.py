@@ -9,8 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from grpo_jax import config as configuration
-from grpo_jax import sections
+from grpo_jax import config_json, sections
 from grpo_jax.config import TrainConfig
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)")
@@ -115,7 +114,7 @@ def _paths(section: Any, path: str) -> list[str]:
 
 def _read_json(path: pathlib.Path) -> TrainConfig:
     try:
-        return configuration.from_json(path.read_text(encoding="utf-8"))
+        return config_json.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -14,8 +14,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from grpo_jax import config as configuration
-from grpo_jax import config_files
+from grpo_jax import config_files, config_json
 from grpo_jax.config import TrainConfig
 from grpo_jax.rewards.scoring import RewardError
 
@@ -46,7 +45,7 @@ def sealed(flag: flags.FlagHolder, *, show: bool = True) -> TrainConfig:
     if flag.value is None:
         raise ValueError("--config is missing: name a file, such as configs/gsm8k.py")
     config = flag.value.seal()
-    for line in configuration.changes(config) if show else ():
+    for line in config_json.changes(config) if show else ():
         print(line, flush=True)
     return config
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from grpo_jax import choices, config_files
+from grpo_jax import choices, config_files, config_json
 from grpo_jax import config as c
 from grpo_jax.trainer import logbook, loop
 from grpo_jax.trainer import run as runs
@@ -269,7 +269,7 @@ def test_nothing_logged_and_some_prompts_dropped(tmp_path):
         rollout__max_prompt_tokens=4,
         rollout__max_completion_tokens=4,
     )
-    (tmp_path / "mine.json").write_text(c.to_json(config))
+    (tmp_path / "mine.json").write_text(config_json.to_json(config))
     command = [sys.executable, "-m", "grpo_jax.train"]
     command += [f"--config={tmp_path / 'mine.json'}", f"--workdir={tmp_path / 'run'}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from grpo_jax import choices, config_files
+from grpo_jax import choices, config_files, config_json
 from grpo_jax import config as c
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -195,14 +195,16 @@ def test_rules_between_fields_name_every_flag(fields, flags):
 
 @pytest.mark.parametrize("config", [valid(), config_files.load(QUICKSTART)])
 def test_json_round_trip(config):
-    text = c.to_json(config)
-    again = c.from_json(text).seal()
+    text = config_json.to_json(config)
+    again = config_json.from_json(text).seal()
     assert again == config
-    assert c.to_json(again) == text
+    assert config_json.to_json(again) == text
 
 
 def test_json_has_enums_by_value():
-    values = json.loads(c.to_json(changed(objective__loss=choices.Loss.DR_GRPO)))
+    values = json.loads(
+        config_json.to_json(changed(objective__loss=choices.Loss.DR_GRPO))
+    )
     assert values["objective"]["loss"] == "dr_grpo"
     assert values["policy"]["dtype"] == "bfloat16"
 
@@ -222,7 +224,7 @@ def test_json_has_enums_by_value():
 )
 def test_malformed_json(text, message):
     with pytest.raises(ValueError, match=message):
-        c.from_json(text)
+        config_json.from_json(text)
 
 
 # Files.
@@ -286,7 +288,7 @@ def test_missing_file(tmp_path):
 
 
 def test_a_workdirs_configuration_can_be_overridden(tmp_path):
-    (tmp_path / "config.json").write_text(c.to_json(changed(seed=7)))
+    (tmp_path / "config.json").write_text(config_json.to_json(changed(seed=7)))
     config = config_files.load(str(tmp_path / "config.json"))
     config.trainer.steps = 5
     assert (config.seal().seed, config.trainer.steps) == (7, 5)

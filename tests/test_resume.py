@@ -25,6 +25,13 @@ COMMAND = [
     # Two updates a step, against recomputed log-probs, with a reference.
     "--config.trainer.minibatches=2",
     "--config.objective.kl_coef=0.01",
+    # Guided, by a length that remembers rewards and what each prompt was worth.
+    "--config.guidance.fraction=0.25",
+    "--config.guidance.initial=9",
+    "--config.guidance.minimum=0",
+    "--config.guidance.maximum=16",
+    "--config.guidance.delta=2",
+    "--config.guidance.per_prompt=true",
     "--config.rollout.prompts_per_step=6",
     "--config.rollout.group_size=4",
     "--config.evaluation.every_steps=3",

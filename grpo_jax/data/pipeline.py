@@ -79,12 +79,12 @@ def encode_prompts(
 
 
 class PromptStream:
-    """Endless batches of prompts; every epoch is a new permutation.
+    """Endless batches of prompts, in a new permutation each epoch or by tiers.
 
     A prompt appears at most once in a batch, because sampling noise depends on its id:
-    a second group of it would repeat the first. So a batch lies within one epoch, and
-    the `len(prompts) % prompts_per_step` prompts at the end of an epoch's permutation
-    wait for the next one.
+    a second group of it would repeat the first. So a batch of a permutation lies within
+    one epoch, and the `len(prompts) % prompts_per_step` prompts at its end wait for the
+    next one. By tiers, which come in the same order again, it may reach over the end.
 
     Attributes:
       prompts: what is drawn from, in the order of the examples.
@@ -99,6 +99,7 @@ class PromptStream:
         prompts_per_step: int,
         seed: int,
         max_prompt_tokens: int,
+        order: choices.Order = choices.Order.SHUFFLED,
         overlong: choices.Overlong = choices.Overlong.DROP,
         system_prompt: str = "",
         template: str = "{question}",
@@ -126,14 +127,24 @@ class PromptStream:
             "prompts": len(self.prompts),
             "prompts_per_step": prompts_per_step,
             "seed": seed,
+            "order": order.value,
         }
-        self._batches: Any = (
-            grain.MapDataset.source(range(len(self.prompts)))
-            .seed(seed)
-            .shuffle()
-            .batch(prompts_per_step, drop_remainder=True, batch_fn=list)
-            .repeat()
-        )
+        match order:
+            case choices.Order.SHUFFLED:
+                self._batches: Any = (
+                    grain.MapDataset.source(range(len(self.prompts)))
+                    .seed(seed)
+                    .shuffle()
+                    .batch(prompts_per_step, drop_remainder=True, batch_fn=list)
+                    .repeat()
+                )
+            case choices.Order.TIERS:
+                tiers = [prompt.example.tier for prompt in self.prompts]
+                self._batches = (
+                    grain.MapDataset.source(np.argsort(tiers, kind="stable").tolist())
+                    .repeat()
+                    .batch(prompts_per_step, batch_fn=list)
+                )
         self._next_batch = 0
 
     def __iter__(self) -> Iterator[list[EncodedPrompt]]:
@@ -144,11 +155,11 @@ class PromptStream:
         self._next_batch += 1
         return [self.prompts[index] for index in indices]
 
-    def get_state(self) -> dict[str, int]:
+    def get_state(self) -> dict[str, int | str]:
         """Returns where the stream is; JSON can hold it."""
         return {"next_batch": self._next_batch, **self._identity}
 
-    def set_state(self, state: Mapping[str, int]):
+    def set_state(self, state: Mapping[str, Any]):
         """Continues as the stream that returned `state` would have.
 
         Raises:

@@ -7,6 +7,7 @@ slices add up to those of the whole, whatever the micro-batch and the mesh.
 # jax leaves parts of its own signatures untyped:
 # pyright: reportUnknownMemberType=false
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -25,9 +26,10 @@ class Diagnostics(NamedTuple):
 
     Attributes:
       importance_ratio: policy over old policy, of the token or of its sequence
-        (GSPO, LUSPO); 1 outside the loss.
-      clipped: whether a bound on the ratio is active; False outside the loss.
-      kl: estimate of KL(policy || reference); 0 outside the loss and without reference.
+        (GSPO, LUSPO); 1 outside the loss and off the policy.
+      clipped: whether a bound on the ratio is active; False where it is 1 by the above.
+      kl: estimate of KL(policy || reference); 0 outside the loss, off the policy and
+        without reference.
     """
 
     importance_ratio: Float[Array, "B T"]
@@ -48,6 +50,8 @@ def policy_loss(
     dual_clip: float = 0.0,
     kl_coef: float = 0.0,
     divergence: Divergence = Divergence.K3,
+    off_policy: Bool[Array, "B T"] | None = None,
+    shaping_gamma: float = 0.1,
 ) -> tuple[Float[Array, ""], Diagnostics]:
     """Computes the loss of some rows of a batch.
 
@@ -57,6 +61,7 @@ def policy_loss(
         GSPO, LUSPO                 the same, r the geometric mean over the sequence
         CISPO                       -stop_gradient(min(r, clip_high)) A log p
         SAPO                        -4/tau sigmoid(tau (r - 1)) A
+        off the policy              -p / (p + shaping_gamma) A, whatever the loss
 
     Losses on the same line differ in their weights alone. A token is in the loss where
     its weight is not 0; whatever the other arrays hold elsewhere changes nothing.
@@ -76,29 +81,36 @@ def policy_loss(
         1 + clip_high; 0 is off. Not used by CISPO and SAPO.
       kl_coef: weight of the divergence from the reference, at least 0.
       divergence: its estimator.
+      off_policy: True where a token was not drawn by the policy, such as guidance that
+        is trained. Such tokens have no ratio, no bounds and no KL, which is estimated
+        from what the policy draws; None where there are none.
+      shaping_gamma: p at which imitation pulls hardest, above 0.
 
     Returns:
       The loss, and `Diagnostics`.
 
     Raises:
-      ValueError: `kl_coef` without reference log-probs.
+      ValueError: `kl_coef` without reference log-probs, or `shaping_gamma` not above 0.
 
     Source: GRPO (arXiv 2402.03300), Dr. GRPO (2503.20783), DAPO (2503.14476), GSPO
     (2507.18071), CISPO (2506.13585), SAPO (2511.20347), LUSPO (2602.05261), dual clip
-    (1912.09729). Values and gradients are those of TRL 1.16, whose `delta` is
-    `dual_clip`: its `level: sequence` with loss `grpo` is GSPO, and its CISPO has no
-    lower bound. Deviation: ratios are capped at exp(`MAX_LOG_RATIO`), with gradient 0
-    above, where float32 would overflow.
+    (1912.09729); off the policy LUFFY (2504.14945). Values and gradients on the policy
+    are those of TRL 1.16, whose `delta` is `dual_clip`: its `level: sequence` with loss
+    `grpo` is GSPO, and its CISPO has no lower bound. Deviation: ratios are capped at
+    exp(`MAX_LOG_RATIO`), with gradient 0 above, where float32 would overflow.
     """
     if kl_coef and reference_log_probs is None:
         raise ValueError(
             f"kl_coef is {kl_coef} but reference_log_probs is None: give the "
             "reference's log-probs or set kl_coef to 0"
         )
+    if shaping_gamma <= 0:
+        raise ValueError(f"shaping_gamma is {shaping_gamma}: it must be above 0")
     mask = weights != 0
+    on_policy = mask if off_policy is None else mask & ~off_policy
     log_probs = jnp.where(mask, log_probs, 0)
     old = lax.stop_gradient(log_probs) if old_log_probs is None else old_log_probs
-    log_ratio = jnp.where(mask, log_probs - old, 0)
+    log_ratio = jnp.where(on_policy, log_probs - old, 0)
     advantages_B1 = advantages[:, None]
     match loss:
         case Loss.GRPO | Loss.BNPO | Loss.DR_GRPO | Loss.DAPO:
@@ -107,7 +119,7 @@ def policy_loss(
                 ratio, advantages_B1, clip_low, clip_high, dual_clip
             )
         case Loss.GSPO | Loss.LUSPO:
-            mean_B1 = masked.mean(log_ratio, mask, axis=1, keepdims=True)
+            mean_B1 = masked.mean(log_ratio, on_policy, axis=1, keepdims=True)
             ratio = _ratio(jnp.broadcast_to(mean_B1, log_ratio.shape))
             surrogate, clipped = _clipped(
                 ratio, advantages_B1, clip_low, clip_high, dual_clip
@@ -121,13 +133,19 @@ def policy_loss(
             ratio = _ratio(log_ratio)
             surrogate = _soft_gated(ratio, advantages_B1)
             clipped = jnp.zeros_like(mask)
+    if off_policy is not None:
+        shaped = _shaped(log_probs, advantages_B1, shaping_gamma)
+        surrogate = jnp.where(off_policy, shaped, surrogate)
     if reference_log_probs is None:
         kl = jnp.zeros_like(log_probs)
     else:
-        reference = jnp.where(mask, reference_log_probs, 0)
-        kl = divergences.divergence(log_probs, reference, kind=divergence)
+        kl = divergences.divergence(
+            jnp.where(on_policy, log_probs, 0),
+            jnp.where(on_policy, reference_log_probs, 0),
+            kind=divergence,
+        )
     token_losses = surrogate + kl_coef * kl if kl_coef else surrogate
-    diagnostics = Diagnostics(jnp.where(mask, ratio, 1), clipped & mask, kl)
+    diagnostics = Diagnostics(jnp.where(on_policy, ratio, 1), clipped & on_policy, kl)
     return masked.sum(weights * token_losses, mask), lax.stop_gradient(diagnostics)
 
 
@@ -166,3 +184,11 @@ def _soft_gated(
     ).astype(ratio.dtype)
     gate = 4 / temperature_B1 * nn.sigmoid(temperature_B1 * (ratio - 1))
     return -gate * advantages
+
+
+def _shaped(
+    log_probs: Float[Array, "B T"], advantages: Float[Array, "B 1"], gamma: float
+) -> Float[Array, "B T"]:
+    """Returns the surrogate of tokens that another wrote: -p / (p + gamma) A."""
+    # The same without exponentials that overflow or vanish.
+    return -nn.sigmoid(log_probs - math.log(gamma)) * advantages

@@ -113,6 +113,6 @@ def quantile(
       One of the selected entries; 0 where nothing is selected.
     """
     ordered = jnp.sort(jnp.where(mask, values, jnp.inf), axis=None)
-    count = jnp.sum(mask)
+    count = jnp.sum(mask, dtype=values.dtype)
     rank = jnp.ceil(fraction * count).astype(int) - 1
     return jnp.where(count > 0, ordered[jnp.maximum(rank, 0)], 0)

@@ -5,10 +5,15 @@ over the whole batch, so that the loss of any slice of it is a plain weighted su
 slices add up to the whole.
 """
 
+# jax leaves parts of its own signatures untyped:
+# pyright: reportUnknownMemberType=false
+
+from collections.abc import Collection
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from grpo_jax.choices import Aggregation, Loss
+from grpo_jax.choices import Aggregation, GuidanceLoss, Loss
 from grpo_jax.records import Origin
 
 
@@ -16,21 +21,49 @@ def loss_mask(
     origins: UInt8[Array, "B T"],
     row_mask: Bool[Array, " B"] | None = None,
     *,
-    trained: Origin = Origin.SAMPLED,
+    trained: Collection[Origin] = (Origin.SAMPLED,),
 ) -> Bool[Array, "B T"]:
-    """Selects the tokens that are trained: those the policy drew itself.
+    """Selects the tokens that are trained, by who wrote them.
 
     Args:
       origins: `Origin` codes.
       row_mask: False for rows to leave out, such as truncated completions and rows
         without a reward; None keeps all.
-      trained: whose tokens; EXPERT for supervised training on demonstrations.
+      trained: whose tokens: those the policy drew itself, and what
+        `guidance_origins` adds; EXPERT for supervised training on demonstrations.
 
     Returns:
       True where a token is in the loss.
     """
-    mask = origins == trained.value
+    mask = jnp.zeros(origins.shape, bool)
+    for origin in trained:
+        mask |= origins == origin.value
     return mask if row_mask is None else mask & row_mask[:, None]
+
+
+def guidance_origins(
+    treatment: GuidanceLoss,
+) -> tuple[tuple[Origin, ...], tuple[Origin, ...]]:
+    """Returns whose tokens are trained, and whose of them off the policy.
+
+    Args:
+      treatment: what the loss does with guidance.
+
+    Returns:
+      What `loss_mask` takes as `trained` for the loss weights, and for the `off_policy`
+      of `losses.policy_loss`. Guidance in the loss counts in the lengths of its
+      completions too.
+
+    Source: MASK and INCLUDE are the readings of G2RPO-A (arXiv 2508.13023), whose
+    released program does the latter; OFF_POLICY is LUFFY's (2504.14945).
+    """
+    match treatment:
+        case GuidanceLoss.MASK:
+            return (Origin.SAMPLED,), ()
+        case GuidanceLoss.INCLUDE:
+            return (Origin.SAMPLED, Origin.GUIDANCE), ()
+        case GuidanceLoss.OFF_POLICY:
+            return (Origin.SAMPLED, Origin.GUIDANCE), (Origin.GUIDANCE,)
 
 
 def loss_weights(

@@ -40,6 +40,26 @@ _POLICY = [
     _Chart("optimizer/gradient_norm", "Gradient norm"),
     _Chart("optimizer/learning_rate", "Learning rate", smooth=False),
 ]
+_GUIDANCE = [
+    _Chart("guidance/length", "Guidance length", "tokens", smooth=False),
+    _Chart("guidance/reward_unguided", "Signal of unguided rows", "mean of the step"),
+    _Chart("guidance/reward_guided", "Signal of guided rows", "mean of the step"),
+    _Chart("guidance/reward_gap", "Guided less unguided", "mean of the step"),
+    _Chart("guidance/rescued_fraction", "Groups rescued by guidance", "", True),
+    _Chart("guidance/guided_fraction", "Guided rows", "", True, smooth=False),
+    _Chart("guidance/given_tokens_mean", "Tokens given", "a guided row"),
+    _Chart("guidance/generated_tokens_mean", "Tokens generated", "a guided row"),
+    _Chart("guidance/trace_share", "Share of the trace given", "", True),
+    _Chart("guidance/exhausted_fraction", "Traces shorter than the length", "", True),
+    _Chart("guidance/no_trace_fraction", "Prompts without a trace", "", True),
+    _Chart("guidance/at_bound", "Length at a bound", "", True),
+    _Chart("guidance/length_ratio", "Change of the length", "factor"),
+    _Chart("guidance/nll", "Guidance: negative log-prob", "nats a token"),
+    _Chart("guidance/entropy", "Guidance: entropy", "nats a token"),
+    _Chart("guidance/kl", "Guidance: KL to the reference", "nats a token"),
+    _Chart("guidance/clip_fraction", "Guidance: clipped tokens", "", True),
+    _Chart("guidance/tier_mean", "Tier", "mean of the step", smooth=False),
+]
 _SPEED = [
     _Chart("rollout/tokens_per_second", "Rollout speed", "tokens per second"),
     _Chart("time/step_seconds", "Step time", "seconds"),
@@ -81,6 +101,7 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     found = [
         ("Learning", learning + _draw([*parts, *_GROUPS], runs, of_metrics)),
         ("Completions", _draw(_COMPLETIONS, runs, of_metrics)),
+        ("Guidance", _draw(_GUIDANCE, runs, of_metrics)),
         ("Policy and optimizer", _draw(_POLICY, runs, of_metrics)),
         ("Speed", _draw(_SPEED, runs, of_metrics)),
         ("Warm start", _draw(_WARM_START, runs, of_warm_start, "warm-start step")),
@@ -146,7 +167,7 @@ def _draw(
 
 
 def _is_named(key: str) -> bool:
-    known = [*_REWARD, *_GROUPS, *_COMPLETIONS, *_POLICY, *_SPEED]
+    known = [*_REWARD, *_GROUPS, *_COMPLETIONS, *_GUIDANCE, *_POLICY, *_SPEED]
     return any(chart.key == key for chart in known)
 
 

@@ -63,12 +63,7 @@ def complete(
     """
     session = Session(setup, view, sampling=sampling, key=key, step=step, stops=stops)
     rows = session.submit(requests)
-    while session.active:
-        stopped = np.asarray(session.advance(), np.int64)
-        for row in stopped[session.texts.status[stopped] == Status.SUSPENDED]:
-            session.finish(int(row))
-        if on_chunk:
-            on_chunk(session)
+    session.run(on_chunk)
     return session.trajectories(rows), session.stats
 
 
@@ -247,6 +242,19 @@ class Session:
     def trajectories(self, rows: Sequence[int]) -> Trajectories:
         """Returns what rows say."""
         return self.texts.trajectories(rows)
+
+    def run(self, on_chunk: "Callable[[Session], None] | None" = None) -> None:
+        """Decodes until no row waits or lives; a row that meets a stop is finished.
+
+        Args:
+          on_chunk: called after every chunk, for streaming.
+        """
+        while self.active:
+            stopped = np.asarray(self.advance(), np.int64)
+            for row in stopped[self.texts.status[stopped] == Status.SUSPENDED]:
+                self.finish(int(row))
+            if on_chunk:
+                on_chunk(self)
 
     def advance(self) -> list[int]:
         """Decodes one chunk; returns the rows that were suspended or done in it."""

@@ -6,7 +6,8 @@ m = 10 the question `7-8+3-4?` has the worked solution
     <think>7-8=9;9+3=2;2-4=8</think><answer>8</answer>
 
 A random digit is right with probability 1/m: with m = 10, accuracy below about 10% says
-nothing.
+nothing. Answers that state all running results, here `<answer>928</answer>`, have no
+such floor.
 """
 
 import functools
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from grpo_jax.choices import Answer
 from grpo_jax.config import ArithmeticConfig
 from grpo_jax.data.examples import Example
 from grpo_jax.rewards import extraction
@@ -64,7 +66,7 @@ def _generate(config: ArithmeticConfig) -> dict[str, list[Example]]:
         question = write_question(operands, operators)
         name = split_of(question)
         if len(splits[name]) < wanted[name]:
-            example = _example(len(splits[name]), operands, operators, config.modulus)
+            example = _example(len(splits[name]), operands, operators, config)
             splits[name].append(example)
             missing -= 1
     for name, examples in splits.items():
@@ -122,18 +124,21 @@ def _distinct(total: int, seed: int) -> Iterator[int]:
             yield index
 
 
-def _example(id: int, operands: Sequence[int], operators: str, modulus: int) -> Example:
-    results = work(operands, operators, modulus)
+def _example(
+    id: int, operands: Sequence[int], operators: str, config: ArithmeticConfig
+) -> Example:
+    results = work(operands, operators, config.modulus)
     return Example(
         id=id,
         question=write_question(operands, operators),
-        reference=str(results[-1]),
-        solution=write_solution(operands, operators, results),
+        reference=write_answer(results, config.answer),
+        solution=write_solution(operands, operators, results, config.answer),
         tier=len(operators),
         columns={
             "operands": list(operands),
             "operators": operators,
-            "modulus": modulus,
+            "modulus": config.modulus,
+            "answer": config.answer.value,
         },
     )
 
@@ -169,8 +174,20 @@ def write_question(operands: Sequence[int], operators: str) -> str:
     return f"{operands[0]}{''.join(f'{sign}{operand}' for sign, operand in steps)}?"
 
 
+def write_answer(results: Sequence[int], answer: Answer) -> str:
+    """Returns what the answer states of these running results."""
+    match answer:
+        case Answer.LAST:
+            return str(results[-1])
+        case Answer.ALL:
+            return "".join(map(str, results))
+
+
 def write_solution(
-    operands: Sequence[int], operators: str, results: Sequence[int]
+    operands: Sequence[int],
+    operators: str,
+    results: Sequence[int],
+    answer: Answer = Answer.LAST,
 ) -> str:
     """Returns the reasoning and the answer that go with these running results."""
     lefts = [operands[0], *results[:-1]]
@@ -178,7 +195,8 @@ def write_solution(
     reasoning = ";".join(
         f"{left}{sign}{right}={result}" for left, sign, right, result in steps
     )
-    return f"<think>{reasoning}</think><answer>{results[-1]}</answer>"
+    stated = write_answer(results, answer)
+    return f"<think>{reasoning}</think><answer>{stated}</answer>"
 
 
 def demonstrations(
@@ -205,7 +223,8 @@ def demonstrations(
         mistaken = np.flatnonzero(rng.random(len(operators)) < mistake_fraction)
         mistakes = {int(index): int(rng.integers(modulus)) for index in mistaken}
         results = work(operands, operators, modulus, mistakes)
-        texts.append(write_solution(operands, operators, results))
+        answer = Answer(example.columns["answer"])
+        texts.append(write_solution(operands, operators, results, answer))
     return texts
 
 

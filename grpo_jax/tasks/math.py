@@ -76,8 +76,7 @@ def read_examples(location: str, config: TaskConfig) -> list[Example]:
       ValueError: a row without a question or a reference, with its index.
     """
     columns = [config.question_column, config.reference_column]
-    if config.solution_column:
-        columns.append(config.solution_column)
+    columns += filter(None, [config.solution_column, config.tier_column])
     rows = sources.read_rows(location, columns)
     examples = []
     for index, row in enumerate(rows):
@@ -88,6 +87,7 @@ def read_examples(location: str, config: TaskConfig) -> list[Example]:
                 question=text("question_column", config.question_column),
                 reference=text("reference_column", config.reference_column),
                 solution=str(row.get(config.solution_column) or ""),
+                tier=_tier(f"{location}, row {index} (from 0)", row, config),
                 columns=row,
             )
         )
@@ -110,6 +110,18 @@ def _text(where: str, row: sources.Row, field: str, column: str) -> str:
             "which says nothing: fill it in or remove the row"
         )
     return text
+
+
+def _tier(where: str, row: sources.Row, config: TaskConfig) -> int:
+    if not config.tier_column:
+        return 0
+    value: Any = row[config.tier_column]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(
+            f"{where}: column {config.tier_column!r} (config.task.tier_column) is "
+            f"{value!r:.200}: it must be a whole number"
+        )
+    return value
 
 
 def _hold_out(

@@ -46,8 +46,17 @@ def make_batch(
     advantages: Float[np.ndarray, " B"],
     config: ObjectiveConfig,
     max_completion_tokens: int,
+    guidance: choices.GuidanceLoss = choices.GuidanceLoss.MASK,
 ) -> TrainBatch:
     """Returns the rows of one update with their loss weights.
+
+    Args:
+      trajectories: the rows.
+      rewards: NaN where a row has none.
+      advantages: of the rows.
+      config: the loss.
+      max_completion_tokens: for the aggregation that divides by it.
+      guidance: what the loss does with guidance tokens.
 
     Rows without a reward, and truncated rows if the configuration masks them, have no
     weight; the normalisation is over the rows given here.
@@ -67,6 +76,7 @@ def make_batch(
                 loss=config.loss,
                 aggregation=config.aggregation,
                 max_completion_tokens=max_completion_tokens,
+                trained=weights.guidance_origins(guidance)[0],
             )
         ),
         behavior_log_probs=trajectories.behavior_log_probs,
@@ -185,16 +195,22 @@ _advantages = functools.partial(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("loss", "aggregation", "max_completion_tokens")
+    jax.jit, static_argnames=("loss", "aggregation", "max_completion_tokens", "trained")
 )
-def _loss_weights(origins: jax.Array, row_mask: jax.Array, **options: Any) -> jax.Array:
-    mask = weights.loss_mask(origins, row_mask)
+def _loss_weights(
+    origins: jax.Array,
+    row_mask: jax.Array,
+    *,
+    trained: tuple[Origin, ...] = (Origin.SAMPLED,),
+    **options: Any,
+) -> jax.Array:
+    mask = weights.loss_mask(origins, row_mask, trained=trained)
     return weights.loss_weights(mask, **options).astype(jnp.float32)
 
 
 @jax.jit
 def _supervised_weights(origins: jax.Array) -> jax.Array:
-    mask = weights.loss_mask(origins, trained=Origin.EXPERT)
+    mask = weights.loss_mask(origins, trained=(Origin.EXPERT,))
     return weights.loss_weights(
         mask,
         loss=choices.Loss.DAPO,

@@ -74,7 +74,8 @@ class Learner:
         self.state = self._abstract
         if params is not None:
             self.state = init_state(params, optimizer, run.model.mesh)
-        loss = grpo_loss(config.objective)
+        guided = config.guidance if config.guidance.fraction else None
+        loss = grpo_loss(config.objective, guided)
         self._update = Update(run.scorer(), loss, optimizer, schedule, self._abstract)
 
     def save(
@@ -139,6 +140,7 @@ class Learner:
                 advantages[rows],
                 config.objective,
                 rollout.max_completion_tokens,
+                config.guidance.loss,
             )
             micros = self._run.micro_batches(
                 batch,

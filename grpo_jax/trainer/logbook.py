@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from grpo_jax import choices
-from grpo_jax import config as configuration
+from grpo_jax import choices, config_json
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.records import Origin, Trajectories
@@ -54,7 +53,7 @@ def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
     path = workdir / "config.json"
     if path.exists():
         old = json.loads(path.read_text())
-        _check_same(path, old, json.loads(configuration.to_json(config)))
+        _check_same(path, old, json.loads(config_json.to_json(config)))
 
 
 def open_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
@@ -68,7 +67,7 @@ def open_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
     try:
         for name in ("rollouts", "evaluation"):
             (workdir / name).mkdir(parents=True, exist_ok=True)
-        _write(workdir / "config.json", configuration.to_json(config))
+        _write(workdir / "config.json", config_json.to_json(config))
     except OSError as error:
         raise OSError(
             error.errno,
@@ -172,11 +171,30 @@ def _spans(trajectories: Trajectories, row: int) -> list[tuple[str, int, int]]:
     ]
 
 
+# Guidance lengths that reach their end with the run.
+_SCHEDULED = {
+    kind.value
+    for kind in (
+        choices.GuidanceLength.LINEAR,
+        choices.GuidanceLength.CONCAVE,
+        choices.GuidanceLength.COSINE,
+    )
+}
+
+
+def _depends_on_steps(config: dict[str, Any]) -> bool:
+    """Whether numbers of a run depend on how many steps it will have."""
+    guidance = config["guidance"]
+    moves = guidance["anneal_fraction"] or guidance["length"] in _SCHEDULED
+    constant = config["optimizer"]["schedule"] == choices.Schedule.CONSTANT.value
+    return not constant or bool(guidance["fraction"] and moves)
+
+
 def _check_same(path: pathlib.Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     """Refuses to continue a run under a configuration that would change its numbers."""
     free = _FREE_TO_CHANGE
-    if new["optimizer"]["schedule"] == choices.Schedule.CONSTANT.value:
-        free += ("config.trainer.steps",)  # else the learning rates depend on it
+    if not _depends_on_steps(new):
+        free += ("config.trainer.steps",)
     changed = _differences(old, new, "config")
     changed = [change for change in changed if not change.startswith(free)]
     if changed:

@@ -21,12 +21,14 @@ from grpo_jax.policy.compilation import CompileLog
 from grpo_jax.records import Trajectories
 from grpo_jax.reporting import page, terminal
 from grpo_jax.rewards import scoring
-from grpo_jax.rollout import groups, session
+from grpo_jax.rollout import groups
 from grpo_jax.rollout.sampling import Sampling
+from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.setup import RolloutStats
 from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import (
     evaluation,
+    guidance,
     logbook,
     planning,
     speed,
@@ -35,6 +37,7 @@ from grpo_jax.trainer import (
 )
 from grpo_jax.trainer import run as runs
 from grpo_jax.trainer.checkpoint import Checkpoints
+from grpo_jax.trainer.guidance import Given, Guide
 from grpo_jax.trainer.learner import Learner
 from grpo_jax.trainer.metrics import MetricsWriter, StepTimer
 from grpo_jax.trainer.model import ROLLOUT
@@ -78,6 +81,7 @@ def _train(
         run.task.train,
         run.model.tokenizer,
         prompts_per_step=config.rollout.prompts_per_step,
+        order=config.rollout.order,
         seed=config.seed,
         **run.model.prompt_options,
     )
@@ -87,6 +91,9 @@ def _train(
             f"than {config.rollout.max_prompt_tokens} tokens and are left out"
         )
     timer, generated_tokens = StepTimer(), 0
+    guide = None
+    if config.guidance.fraction:
+        guide = Guide(config, run.model.tokenizer, run.model.arch.vocab_size)
 
     # Start from the newest checkpoint, else the warm start, else the given weights.
     if checkpoints.latest_step is None and config.warm_start.steps:
@@ -101,6 +108,8 @@ def _train(
     if checkpoints.latest_step is not None:
         position = learner.restore(checkpoints)
         stream.set_state(position["stream"])
+        if guide:
+            guide.set_state(position["guidance"])
         timer = StepTimer(position["seconds"])
         generated_tokens = position["generated_tokens"]
     first = int(learner.state.step) + 1
@@ -122,8 +131,8 @@ def _train(
         for step in range(first, config.trainer.steps + 1):
             prompts = next(stream)
             with timer("rollout"):
-                trajectories, sampler = _roll_out(
-                    run, learner.state.params, prompts, step
+                trajectories, sampler, given = _roll_out(
+                    run, guide, learner.state.params, prompts, step
                 )
             with timer("reward"):
                 completions = groups.completions(
@@ -140,6 +149,8 @@ def _train(
                 with timer("evaluation"):
                     metrics |= _evaluate(run, learner, workdir, "validation", name)
             metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
+            if guide and given:
+                metrics |= guide.observe(prompts, given, rewards, trajectories)
             metrics |= counts
             metrics |= timer.metrics()
             metrics |= compiled.take()
@@ -170,6 +181,8 @@ def _train(
                     "seconds": timer.totals,
                     "generated_tokens": generated_tokens,
                 }
+                if guide:
+                    position["guidance"] = guide.get_state()
                 learner.save(checkpoints, position, metrics)
             if stopping and not last:
                 break
@@ -187,20 +200,29 @@ def _progress(config: TrainConfig, first: int) -> terminal.Progress:
 
 
 def _roll_out(
-    run: Run, params: transformer.Params, prompts: Sequence[EncodedPrompt], step: int
-) -> tuple[Trajectories, RolloutStats]:
+    run: Run,
+    guide: Guide | None,
+    params: transformer.Params,
+    prompts: Sequence[EncodedPrompt],
+    step: int,
+) -> tuple[Trajectories, RolloutStats, Given | None]:
     """Returns a group of completions for every prompt, and what that took.
 
     The sampler's copy of the weights lives in here only: it is gone before the update.
     """
-    return session.complete(
+    at = Session(
         run.model.rollout_setup(),
         run.model.rollout_view(params),
-        groups.group_requests(prompts, run.config.rollout.group_size),
         sampling=Sampling.of(run.config.rollout.sampling),
         key=run.model.key(ROLLOUT),
         step=step,
     )
+    if guide:
+        trajectories, given = guidance.roll_out(run, guide, at, prompts, step)
+        return trajectories, at.stats, given
+    rows = at.submit(groups.group_requests(prompts, run.config.rollout.group_size))
+    at.run()
+    return at.trajectories(rows), at.stats, None
 
 
 def _evaluate(

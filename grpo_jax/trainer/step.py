@@ -18,13 +18,13 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from grpo_jax import choices
-from grpo_jax.config import ObjectiveConfig
-from grpo_jax.objective import losses, masked
+from grpo_jax.config import GuidanceConfig, ObjectiveConfig
+from grpo_jax.objective import divergences, losses, masked, weights
 from grpo_jax.policy import sharding, transformer
-from grpo_jax.records import TrainBatch, TrainState
+from grpo_jax.records import Origin, TrainBatch, TrainState
 from grpo_jax.trainer.scorer import Scorer
 
-# Sums over rows and tokens, and maxima, of one micro-batch.
+# Of one micro-batch: (sum, number of entries) of what is averaged, and maxima.
 Diagnostics = tuple[dict[str, Array], dict[str, Array]]
 Loss = Callable[[Array, Array, TrainBatch], tuple[Array, Diagnostics]]
 
@@ -35,7 +35,7 @@ class Carry(struct.PyTreeNode):
     Attributes:
       gradients: float32, sharded as the weights are.
       loss: of the micro-batches so far.
-      sums: of the diagnostics over tokens, by name.
+      sums: of the diagnostics, and how many entries they have, by name.
       maxima: of the diagnostics, by name.
     """
 
@@ -168,14 +168,13 @@ def _make_apply(
 
         # Choosing between the new and the old state leaf by leaf would hold both.
         new_state = jax.lax.cond(finite, move, lambda state: state, state)
-        sums = dict(carry.sums)
-        tokens = jnp.maximum(sums.pop("tokens"), 1)
         metrics = {
             "loss/total": carry.loss,
             "optimizer/gradient_norm": norm,
             "optimizer/learning_rate": jnp.asarray(schedule(state.updates)),
             "optimizer/skipped": 1.0 - finite,
-            **{name: value / tokens for name, value in sums.items()},
+            # Of no entries there is no mean.
+            **{name: total / count for name, (total, count) in carry.sums.items()},
             **carry.maxima,
         }
         return new_state, metrics
@@ -183,12 +182,23 @@ def _make_apply(
     return apply
 
 
-def grpo_loss(config: ObjectiveConfig) -> Loss:
-    """Returns the policy-gradient loss of a configuration."""
+def grpo_loss(config: ObjectiveConfig, guidance: GuidanceConfig | None = None) -> Loss:
+    """Returns the policy-gradient loss of a configuration.
+
+    Args:
+      config: the loss.
+      guidance: how guidance tokens count; None where there are none.
+    """
+    off_policy_origins: tuple[Origin, ...] = ()
+    if guidance is not None:
+        off_policy_origins = weights.guidance_origins(guidance.loss)[1]
 
     def loss(
         log_probs: Array, entropy: Array, batch: TrainBatch
     ) -> tuple[Array, Diagnostics]:
+        off_policy = None
+        if off_policy_origins:
+            off_policy = weights.loss_mask(batch.origins, trained=off_policy_origins)
         value, seen = losses.policy_loss(
             log_probs,
             batch.old_log_probs,
@@ -201,41 +211,55 @@ def grpo_loss(config: ObjectiveConfig) -> Loss:
             dual_clip=config.dual_clip,
             kl_coef=config.kl_coef,
             divergence=config.divergence,
+            off_policy=off_policy,
+            shaping_gamma=guidance.shaping_gamma if guidance else 1.0,
         )
         counted = batch.loss_weights != 0
+        sampled = counted & (batch.origins == Origin.SAMPLED)
         # Against what the trainer said when the rollout was taken: how far the two
         # programs are apart, whatever has been learned since.
         old = log_probs if batch.old_log_probs is None else batch.old_log_probs
-        gap = jnp.where(counted, jnp.abs(old - batch.behavior_log_probs), 0)
+        gap = jnp.where(sampled, jnp.abs(old - batch.behavior_log_probs), 0)
         sums = {
-            "tokens": counted.sum().astype(jnp.float32),
-            "policy/entropy": jnp.where(counted, entropy, 0).sum(),
-            "policy/clip_fraction": seen.clipped.sum().astype(jnp.float32),
-            "policy/sampler_gap_mean": gap.sum(),
+            "policy/entropy": _mean(entropy, sampled),
+            "policy/clip_fraction": _mean(seen.clipped, sampled),
+            "policy/sampler_gap_mean": _mean(gap, sampled),
         }
         maxima = {
             "policy/ratio_max": seen.importance_ratio.max(),
             # Of micro-batches: the largest is at least the one of the whole batch.
-            "policy/sampler_gap_p99": masked.quantile(gap, counted, 0.99),
+            "policy/sampler_gap_p99": masked.quantile(gap, sampled, 0.99),
             "policy/sampler_gap_max": gap.max(),
         }
         if config.kl_coef:
-            sums["loss/kl"] = seen.kl.sum()
+            sums["loss/kl"] = _mean(seen.kl, sampled)
             maxima["loss/kl_max"] = seen.kl.max()
+        if guidance is not None:
+            given = batch.origins == Origin.GUIDANCE
+            sums["guidance/nll"] = _mean(-log_probs, given)
+            sums["guidance/entropy"] = _mean(entropy, given)
+            sums["guidance/clip_fraction"] = _mean(seen.clipped, given)
+            if batch.reference_log_probs is not None:
+                kl = divergences.divergence(
+                    log_probs, batch.reference_log_probs, kind=config.divergence
+                )
+                sums["guidance/kl"] = _mean(kl, given)
         return value, jax.lax.stop_gradient((sums, maxima))
 
     return loss
+
+
+def _mean(values: Array, mask: Array) -> Array:
+    """Returns (sum, number of entries) of what a mask selects."""
+    pair = jnp.where(mask, values, 0).sum(), mask.sum()
+    return jnp.stack([each.astype(jnp.float32) for each in pair])
 
 
 def supervised_loss(
     log_probs: Array, entropy: Array, batch: TrainBatch
 ) -> tuple[Array, Diagnostics]:
     """Cross-entropy of the demonstrations: -sum(weight * log_prob)."""
-    counted = batch.loss_weights > 0
-    sums = {
-        "tokens": counted.sum().astype(jnp.float32),
-        "policy/entropy": jnp.where(counted, entropy, 0).sum(),
-    }
+    sums = {"policy/entropy": _mean(entropy, batch.loss_weights > 0)}
     return -(batch.loss_weights * log_probs).sum(), (sums, {})
 
 

@@ -1,7 +1,7 @@
 """What a step's rollout and rewards say, as metrics."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from grpo_jax.config import TrainConfig
 from grpo_jax.records import Trajectories
@@ -45,6 +45,52 @@ def reward_metrics(
     for name, values in zip(table.names, table.values.T, strict=True):
         metrics[f"reward/{name}"] = _mean(values)
     return metrics
+
+
+def guidance_metrics(
+    counts: Int[np.ndarray, " B"],
+    *,
+    signal: Float[np.ndarray, " B"],
+    totals: Float[np.ndarray, " B"],
+    generated: Int[np.ndarray, " B"],
+    trace_lengths: Int[np.ndarray, " N"],
+    limits: Int[np.ndarray, " N"],
+    length: int,
+) -> dict[str, float]:
+    """Returns what guidance gave and what came of it; NaN where no row is guided.
+
+    A group is rescued whose unguided rows agree, so that they alone would teach
+    nothing, while all of its rows do not.
+
+    Args:
+      counts: tokens of a trace that each row started from.
+      signal: the reward that guidance follows, NaN where there is none.
+      totals: weighted rewards, NaN where there is none.
+      generated: tokens that each row's policy wrote.
+      trace_lengths: tokens of the whole traces, one a prompt.
+      limits: most tokens of them that may be given.
+      length: tokens that were to be given.
+    """
+    guided = counts > 0
+    group_size = len(counts) // len(limits)
+    grouped = totals.reshape(-1, group_size)
+    alone = np.where(guided, np.nan, totals).reshape(-1, group_size)
+    silent = np.array([_std(group[~np.isnan(group)]) == 0 for group in alone])
+    taught = np.array([_std(group[~np.isnan(group)]) > 0 for group in grouped])
+    lengths, most = (np.repeat(x, group_size)[guided] for x in (trace_lengths, limits))
+    reward, unguided = _mean(signal[guided]), _mean(signal[~guided])
+    return {
+        "guidance/guided_fraction": float(guided.mean()),
+        "guidance/given_tokens_mean": _mean(counts[guided].astype(float)),
+        "guidance/generated_tokens_mean": _mean(generated[guided].astype(float)),
+        "guidance/trace_share": _mean(counts[guided] / lengths),
+        "guidance/exhausted_fraction": _mean((most < length).astype(float)),
+        "guidance/no_trace_fraction": float((limits == 0).mean()),
+        "guidance/reward_guided": reward,
+        "guidance/reward_unguided": unguided,
+        "guidance/reward_gap": reward - unguided,
+        "guidance/rescued_fraction": float((silent & taught).mean()),
+    }
 
 
 def _mean(values: Float[np.ndarray, " B"]) -> float:

@@ -5,8 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from grpo_jax.choices import Aggregation, Loss
-from grpo_jax.objective.weights import loss_mask, loss_weights, published_aggregation
+from grpo_jax.choices import Aggregation, GuidanceLoss, Loss
+from grpo_jax.objective.weights import (
+    guidance_origins,
+    loss_mask,
+    loss_weights,
+    published_aggregation,
+)
 from grpo_jax.records import Origin
 
 AGGREGATIONS = [x for x in Aggregation if x is not Aggregation.PUBLISHED]
@@ -29,6 +34,29 @@ def test_only_sampled_tokens_are_in_the_loss():
     origins = jnp.array([[int(origin) for origin in Origin]], jnp.uint8)
     expected = [[origin is Origin.SAMPLED for origin in Origin]]
     np.testing.assert_array_equal(loss_mask(origins), expected)
+
+
+@pytest.mark.parametrize("trained", [(), {Origin.EXPERT}, list(Origin)[2:5]])
+def test_trained_names_every_origin_in_the_loss(trained):
+    origins = jnp.array([[int(origin) for origin in Origin]], jnp.uint8)
+    expected = [[origin in trained for origin in Origin]]
+    np.testing.assert_array_equal(loss_mask(origins, trained=trained), expected)
+
+
+@pytest.mark.parametrize(
+    ("treatment", "trained", "off_policy"),
+    [
+        (GuidanceLoss.MASK, "SAMPLED", ""),
+        (GuidanceLoss.INCLUDE, "SAMPLED GUIDANCE", ""),
+        (GuidanceLoss.OFF_POLICY, "SAMPLED GUIDANCE", "GUIDANCE"),
+    ],
+)
+def test_guidance_is_trained_as_chosen(treatment, trained, off_policy):
+    actual = guidance_origins(treatment)
+    expected = tuple(
+        {Origin[name] for name in names.split()} for names in (trained, off_policy)
+    )
+    assert tuple(map(set, actual)) == expected
 
 
 def test_row_mask_leaves_rows_out():

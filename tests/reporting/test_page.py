@@ -93,7 +93,7 @@ def test_a_finished_run(tmp_path, make_workdir):
         *("Reward", "pass@1", "Accuracy reward", "Format reward", "Completion length"),
         *("Truncated completions", "Entropy", "KL to the reference", "Clipped tokens"),
         *("Gradient norm", "Learning rate", "Rollout speed", "Warm-start loss"),
-        "guidance/length",
+        "Guidance length",
     ):
         assert expected in titles
     assert len(titles) == len(set(titles))

@@ -179,14 +179,18 @@ def test_micro_batches_change_no_step(case):
         padding = metrics.pop("trainer/padding_fraction")
         slots = sum(m.tokens.size for micros, _ in made.updates[2:] for m in micros)
         assert padding == pytest.approx(1 - made.trajectories.lengths.sum() / slots)
-        results.append((metrics, jax.device_get(made.learner.state.params)))
-    for metrics, params in results[:-1]:
+        results.append((metrics, jax.device_get(made.learner.state)))
+    for metrics, state in results[:-1]:
         assert metrics == pytest.approx(results[-1][0], rel=1e-4, abs=1e-6)
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4),
-            params,
-            results[-1][1],
-        )
+        # The first moments are means of the gradients, which is what micro-batches add
+        # up to. Weights divide them by their own size: where that is nothing but
+        # rounding they may differ by part of a learning rate, which is 1e-2.
+        for name, atol in (("opt_state", 1e-6), ("params", 1e-3)):
+            jax.tree.map(
+                lambda a, b, atol=atol: np.testing.assert_allclose(a, b, atol=atol),
+                getattr(state, name),
+                getattr(results[-1][1], name),
+            )
 
 
 def test_the_reference_stays(case):
