@@ -1,6 +1,7 @@
 """Batches are full, shuffled, complete, and resume exactly."""
 
 import collections
+import dataclasses
 import itertools
 import json
 
@@ -152,3 +153,32 @@ def test_completions_must_match_prompts(tokenizer):
     prompts = pipeline.encode_prompts(examples(2), tokenizer, max_prompt_tokens=8)
     with pytest.raises(ValueError, match="2 prompts and 1 completions"):
         pipeline.demonstration_batches(prompts, ["1"], tokenizer, batch_size=1, seed=0)
+
+
+def tiered(tokenizer, tiers, **options) -> pipeline.PromptStream:
+    rows = [
+        dataclasses.replace(example, tier=tier)
+        for example, tier in zip(examples(len(tiers)), tiers, strict=True)
+    ]
+    options = {"prompts_per_step": 3, "seed": 1, "max_prompt_tokens": 8, **options}
+    return pipeline.PromptStream(rows, tokenizer, **options)
+
+
+def test_tiers_come_from_the_easiest_to_the_hardest_in_every_epoch(tokenizer):
+    tiers = [2, 0, 1, 0, 2, 1, 0]
+    batches = ids(tiered(tokenizer, tiers, order=choices.Order.TIERS), 7)
+    epoch = [1, 3, 6, 2, 5, 0, 4]
+    assert sum(batches, []) == epoch * 3
+    assert all(len(set(batch)) == 3 for batch in batches)
+
+
+def test_a_stream_of_tiers_resumes_and_refuses_the_state_of_another_order(tokenizer):
+    tiers = [2, 0, 1, 0, 2, 1, 0]
+    whole = tiered(tokenizer, tiers, order=choices.Order.TIERS)
+    next(whole)
+    state = json.loads(json.dumps(whole.get_state()))
+    again = tiered(tokenizer, tiers, order=choices.Order.TIERS)
+    again.set_state(state)
+    assert ids(again, 4) == ids(whole, 4)
+    with pytest.raises(ValueError, match="has order = tiers and this run has shuffled"):
+        tiered(tokenizer, tiers).set_state(state)

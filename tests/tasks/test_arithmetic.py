@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from grpo_jax import choices
 from grpo_jax.config import ArithmeticConfig
 from grpo_jax.rewards.base import Completion
 from grpo_jax.tasks import arithmetic
@@ -74,6 +75,17 @@ def test_worked_example():
         arithmetic.write_solution([7, 8, 3, 4], "-+-", results)
         == "<think>7-8=9;9+3=2;2-4=8</think><answer>8</answer>"
     )
+
+
+def test_an_answer_may_state_every_result():
+    task = arithmetic.arithmetic(small(answer=choices.Answer.ALL, operations=7))
+    example = task.train[0]
+    results = re.findall(r"=(\d)", example.solution)
+    assert len(results) == 7 and example.reference == "".join(results)
+    assert example.solution.endswith(f"<answer>{example.reference}</answer>")
+    (shown,) = task.demonstrate([example], np.random.default_rng(0))
+    stated = "".join(re.findall(r"=(\d)", shown))
+    assert shown.endswith(f"<answer>{stated}</answer>")
 
 
 # 80,000 problems (a permutation) and 12,800,000,000 (drawn one by one).

@@ -75,6 +75,17 @@ def test_bad_question_names_row_column_and_flag(tmp_path):
         read(tmp_path, {"problem": None, "gold": "1"})
 
 
+def test_a_tier_is_a_whole_number(tmp_path):
+    row = {"problem": "1+1?", "gold": "2", "level": 3}
+    assert read(tmp_path, row, tier_column="level")[0].tier == 3
+    assert read(tmp_path, row)[0].tier == 0
+    message = (
+        r"row 0 \(from 0\): column 'level' \(config\.task\.tier_column\) is 'hard'"
+    )
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, row | {"level": "hard"}, tier_column="level")
+
+
 def test_missing_column(tmp_path):
     with pytest.raises(ValueError, match=r"no column 'reasons'.*'work'"):
         read(tmp_path, *ROWS, solution_column="reasons")
