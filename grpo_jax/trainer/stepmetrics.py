@@ -75,8 +75,8 @@ def guidance_metrics(
     group_size = len(counts) // len(limits)
     grouped = totals.reshape(-1, group_size)
     alone = np.where(guided, np.nan, totals).reshape(-1, group_size)
-    silent = np.array([_std(group[~np.isnan(group)]) == 0 for group in alone])
-    taught = np.array([_std(group[~np.isnan(group)]) > 0 for group in grouped])
+    silent = np.array([_agree(group) for group in alone])
+    taught = np.array([not _agree(group) for group in grouped])
     lengths, most = (np.repeat(x, group_size)[guided] for x in (trace_lengths, limits))
     reward, unguided = _mean(signal[guided]), _mean(signal[~guided])
     return {
@@ -96,6 +96,12 @@ def guidance_metrics(
 def _mean(values: Float[np.ndarray, " B"]) -> float:
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
+
+
+def _agree(values: Float[np.ndarray, " n"]) -> bool:
+    """Whether all that is known is equal; a standard deviation of .1s is not 0."""
+    known = values[~np.isnan(values)]
+    return bool((known == known[:1]).all())
 
 
 def _std(values: Float[np.ndarray, " n"]) -> float:
