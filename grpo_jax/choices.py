@@ -95,8 +95,8 @@ class Overlong(enum.Enum):
 class Attention(enum.Enum):
     """Implementation of attention over whole rows, in training and scoring."""
 
-    AUTO = "auto"  # the fused kernel of the hardware, or the XLA one that suits T
-    XLA = "xla"  # scores of [B, H, T, T]: the reference, best for short rows
+    AUTO = "auto"  # the fused kernel of the hardware, else xla_chunked
+    XLA = "xla"  # scores of [B, H, T, T]: the reference
     XLA_CHUNKED = "xla_chunked"  # blocks of scores: memory grows with T; anywhere
     CUDNN = "cudnn"  # NVIDIA GPUs, bfloat16
     SPLASH = "splash"  # TPUs

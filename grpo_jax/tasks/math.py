@@ -15,6 +15,8 @@ from grpo_jax.tasks.base import Task
 
 # Which rows are held out must not depend on a run's seed: runs are compared on them.
 _HELD_OUT_SEED = 0
+# Columns that judge the attempts of a list, one verdict each.
+_VERDICTS = ("correctness_math_verify", "is_reasoning_complete")
 
 
 def math(config: TaskConfig, reward: RewardConfig) -> Task:
@@ -69,7 +71,9 @@ def read_examples(location: str, config: TaskConfig) -> list[Example]:
 
     A reference is text or a number. Of a reference in GSM8K's original form,
     `reasoning #### 1,234`, only what follows the last `####` counts, without commas. A
-    solution is taken as it is.
+    solution is text and taken as it is, or a list of attempts, of which the first that
+    `correctness_math_verify` and `is_reasoning_complete`, lists beside it where there
+    are such columns, call right and complete is taken (OpenR1-Math).
 
     Raises:
       FileNotFoundError: nothing is at `location`.
@@ -86,7 +90,7 @@ def read_examples(location: str, config: TaskConfig) -> list[Example]:
                 id=index,
                 question=text("question_column", config.question_column),
                 reference=text("reference_column", config.reference_column),
-                solution=str(row.get(config.solution_column) or ""),
+                solution=_solution(f"{location}, row {index} (from 0)", row, config),
                 tier=_tier(f"{location}, row {index} (from 0)", row, config),
                 columns=row,
             )
@@ -110,6 +114,26 @@ def _text(where: str, row: sources.Row, field: str, column: str) -> str:
             "which says nothing: fill it in or remove the row"
         )
     return text
+
+
+def _solution(where: str, row: sources.Row, config: TaskConfig) -> str:
+    value: Any = row.get(config.solution_column) if config.solution_column else None
+    if value is None or isinstance(value, str):
+        return value or ""
+    if not isinstance(value, list) or not all(isinstance(x, str) for x in value):
+        raise ValueError(
+            f"{where}: column {config.solution_column!r} (config.task.solution_column) "
+            f"is {value!r:.200}: it must be text or a list of texts"
+        )
+    verdicts = [row.get(name) for name in _VERDICTS]
+    judged = [each for each in verdicts if isinstance(each, list)]
+    if any(len(each) != len(value) for each in judged):
+        raise ValueError(
+            f"{where}: column {config.solution_column!r} has {len(value)} attempts and "
+            f"a column of {list(_VERDICTS)} has another number of verdicts"
+        )
+    right = (x for x, *ok in zip(value, *judged, strict=True) if all(ok))
+    return next(right, "")
 
 
 def _tier(where: str, row: sources.Row, config: TaskConfig) -> int:

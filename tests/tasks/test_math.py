@@ -75,6 +75,26 @@ def test_bad_question_names_row_column_and_flag(tmp_path):
         read(tmp_path, {"problem": None, "gold": "1"})
 
 
+def test_of_several_solutions_the_first_verified_one_is_taken(tmp_path):
+    row = {"problem": "1+1?", "gold": "2", "work": ["it is 3", "so 1+", "it is 2"]}
+    verdicts = {
+        "correctness_math_verify": [False, True, True],
+        "is_reasoning_complete": [True, False, True],
+    }
+
+    def solution(row):
+        return read(tmp_path, row, solution_column="work")[0].solution
+
+    assert solution(row) == "it is 3"
+    assert solution(row | verdicts) == "it is 2"
+    wrong = {"correctness_math_verify": [False] * 3}
+    assert solution(row | wrong) == "" == solution(row | {"work": None})
+    with pytest.raises(ValueError, match=r"'work' has 1 attempts and a column"):
+        solution(row | verdicts | {"work": ["it is 2"]})
+    with pytest.raises(ValueError, match=r"task\.solution_column\) is 7: it must be"):
+        solution(row | {"work": 7})
+
+
 def test_a_tier_is_a_whole_number(tmp_path):
     row = {"problem": "1+1?", "gold": "2", "level": 3}
     assert read(tmp_path, row, tier_column="level")[0].tier == 3

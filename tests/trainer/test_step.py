@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from grpo_jax import choices
-from grpo_jax.config import ObjectiveConfig, OptimizerConfig
+from grpo_jax.choices import GuidanceLoss
+from grpo_jax.config import GuidanceConfig, ObjectiveConfig, OptimizerConfig
 from grpo_jax.policy import sharding, transformer
 from grpo_jax.records import Origin, TrainBatch
 from grpo_jax.rollout import session
@@ -441,6 +442,50 @@ def test_metrics_are_means_over_trained_tokens(update_of, naive):
     p99 = np.sort(gap)[int(np.ceil(0.99 * len(gap))) - 1]
     assert whole["policy/sampler_gap_p99"] == pytest.approx(p99, rel=1e-4)
     assert p99 <= metrics["policy/sampler_gap_p99"] * (1 + 1e-4)
+
+
+def test_guidance_has_metrics_of_its_own(update_of, naive):
+    batch, guidance = batch_of(), GuidanceConfig(fraction=0.5)
+    loss = grpo_loss(ObjectiveConfig(kl_coef=0.1), guidance)
+    _, metrics = update_of(batch, loss=loss, micro_tokens=60)
+    log_probs, entropy = naive(batch.tokens, TEMPERATURE)
+    given = batch.origins == Origin.GUIDANCE
+    distance = (batch.reference_log_probs - log_probs)[given]
+    expected = {
+        "guidance/nll": -log_probs[given].mean(),
+        "guidance/entropy": entropy[given].mean(),
+        "guidance/kl": (np.exp(distance) - distance - 1).mean(),
+        "guidance/clip_fraction": 0,
+    }
+    assert {n: metrics[n] for n in expected} == pytest.approx(expected, rel=1e-4)
+    _, plain = update_of(batch, ObjectiveConfig(kl_coef=0.1), micro_tokens=60)
+    assert {n: metrics[n] for n in plain} == plain
+
+
+@pytest.mark.parametrize("treatment", GuidanceLoss)
+def test_guidance_in_the_loss(update_of, naive, treatment):
+    """Beside the rest, which stays as it is."""
+    batch = batch_of()
+    given = batch.origins == Origin.GUIDANCE
+    in_loss = treatment is not GuidanceLoss.MASK
+    weights = np.where(given & in_loss, np.float32(0.01), batch.loss_weights)
+    guidance = GuidanceConfig(fraction=0.5, loss=treatment, shaping_gamma=0.2)
+    loss = grpo_loss(ObjectiveConfig(), guidance)
+    _, metrics = update_of(batch.replace(loss_weights=weights), loss=loss)
+    _, plain = update_of(batch)
+    log_probs = np.float64(naive(batch.tokens, TEMPERATURE)[0][given])
+    advantages = np.broadcast_to(batch.advantages[:, None], given.shape)[given]
+    ratio = np.exp(log_probs - batch.old_log_probs[given])
+    clipped = np.minimum(ratio * advantages, np.clip(ratio, 0.8, 1.2) * advantages)
+    shaped = np.exp(log_probs) / (np.exp(log_probs) + 0.2) * advantages
+    added = {
+        GuidanceLoss.MASK: 0 * shaped,
+        GuidanceLoss.INCLUDE: clipped,
+        GuidanceLoss.OFF_POLICY: shaped,
+    }[treatment]
+    difference = metrics["loss/total"] - plain["loss/total"]
+    assert difference == pytest.approx(-0.01 * added.sum(), rel=1e-3, abs=1e-6)
+    assert metrics["policy/sampler_gap_max"] == plain["policy/sampler_gap_max"]
 
 
 def test_without_old_log_probs_every_ratio_is_one(update_of):
