@@ -12,6 +12,9 @@ from grpo_jax.policy import attention_kernels, transformer
 from grpo_jax.policy.attention_kernels import Hardware
 from tests import helpers
 
+# Many compilations: not for every commit.
+pytestmark = pytest.mark.system
+
 Attention, Remat = choices.Attention, choices.Remat
 # Wide enough that activations outweigh weights.
 MODERATE = dataclasses.replace(

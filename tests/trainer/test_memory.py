@@ -22,6 +22,9 @@ from grpo_jax.trainer.scorer import Scorer
 from grpo_jax.trainer.step import Update, abstract_state, grpo_loss
 from tests import helpers
 
+# Many compilations: not for every commit.
+pytestmark = pytest.mark.system
+
 CPU = Hardware("cpu")
 F32, BF16 = choices.Dtype.FLOAT32, choices.Dtype.BFLOAT16
 TOLERANCE = 0.15
