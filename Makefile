@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-slow check bench bench-peers clean
+.PHONY: quickstart test test-slow check bench bench-peers study-guidance clean
 .DEFAULT_GOAL := check
 
 $(READY): requirements.txt pyproject.toml
@@ -41,6 +41,10 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.log_probs
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.scaling --figure=docs/scaling.svg
+
+# Miniature runs that compare ways of guidance: within an hour on two cores, resumable.
+study-guidance: $(READY)
+	$(BIN)/python -m studies.run guidance
 
 # The environments of the libraries that benchmarks/ compares with: ours has none of it.
 PEERS := benchmarks/.peers

@@ -260,6 +260,9 @@ class GuidanceConfig(Section):
     only_failing: bool = False
     # Part of the steps over which lengths fall to 0 at the end.
     anneal_fraction: float = 0.0
+    # Training prompts of which the starting policy completes one row after each of
+    # seven guidance lengths, to see whether guidance helps. 0: none.
+    ladder_prompts: int = 32
 
     def validate(self, path: str):
         """Checks ranges; those of the length rule are checked when it is made."""
@@ -267,6 +270,7 @@ class GuidanceConfig(Section):
             fraction(path, self, name)
         positive(path, self, "shaping_gamma")
         at_least(path, self, initial=0, minimum=0, maximum=1, final=0)
+        at_least(path, self, ladder_prompts=0)
         if self.fraction and not self.signal_reward:
             raise ValueError(f"{path}.signal_reward is empty: name a reward")
 
@@ -322,6 +326,7 @@ class WarmStartConfig(Section):
 class TrainerConfig(Section):
     """The loop."""
 
+    # 0: the warm start alone.
     steps: int = 100
     # Passes over each rollout, and optimizer updates in each pass.
     num_iterations: int = 1
@@ -340,7 +345,7 @@ class TrainerConfig(Section):
 
     def validate(self, path: str):
         """Checks ranges."""
-        at_least(path, self, steps=1, num_iterations=1, minibatches=1)
+        at_least(path, self, steps=0, num_iterations=1, minibatches=1)
         at_least(path, self, micro_batch_tokens=0, logits_chunk_tokens=1)
         at_least(path, self, max_nonfinite_updates=1, logged_groups=-1)
 

@@ -5,7 +5,15 @@ from collections.abc import Callable, Sequence
 
 from grpo_jax.reporting.evaluations import pass_at_one
 from grpo_jax.reporting.plots import Marker, Series, line_chart
-from grpo_jax.reporting.workdir import Number, Row, Run, metric_keys, number, series
+from grpo_jax.reporting.workdir import (
+    Number,
+    Row,
+    Run,
+    mapping,
+    metric_keys,
+    number,
+    series,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +36,7 @@ _GROUPS = [
 _COMPLETIONS = [
     _Chart("rollout/completion_tokens_mean", "Completion length", "tokens"),
     _Chart("rollout/completion_tokens_max", "Longest completion", "tokens"),
+    _Chart("rollout/generated_tokens", "Generated", "tokens in the step"),
     _Chart("rollout/truncated_fraction", "Truncated completions", "", True),
 ]
 _POLICY = [
@@ -101,7 +110,7 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     found = [
         ("Learning", learning + _draw([*parts, *_GROUPS], runs, of_metrics)),
         ("Completions", _draw(_COMPLETIONS, runs, of_metrics)),
-        ("Guidance", _draw(_GUIDANCE, runs, of_metrics)),
+        ("Guidance", _ladder_chart(runs) + _draw(_GUIDANCE, runs, of_metrics)),
         ("Policy and optimizer", _draw(_POLICY, runs, of_metrics)),
         ("Speed", _draw(_SPEED, runs, of_metrics)),
         ("Warm start", _draw(_WARM_START, runs, of_warm_start, "warm-start step")),
@@ -139,6 +148,32 @@ def _markers(run: Run, split: str) -> list[Marker]:
         if str(row.get("split", "")) == split and estimate and step is not None:
             found[step] = Marker(step, estimate.value, estimate.low, estimate.high)
     return [found[step] for step in sorted(found)]
+
+
+def _ladder_chart(runs: Sequence[Run]) -> list[str]:
+    """Returns how right the starting policy is after more and more of a trace."""
+    lines = [
+        Series(run.name, markers=_rungs(run), colour=index)
+        for index, run in enumerate(runs)
+    ]
+    chart = line_chart(
+        "Guidance ladder",
+        lines,
+        unit="signal before the first step",
+        x_label="guidance length",
+    )
+    return [chart] if chart else []
+
+
+def _rungs(run: Run) -> list[Marker]:
+    rungs = run.ladder.get("rungs")
+    found = []
+    for rung in map(mapping, rungs if isinstance(rungs, list) else []):
+        length, mean = number(rung.get("length")), number(rung.get("mean"))
+        if length is not None and mean is not None:
+            low, high = number(rung.get("low")), number(rung.get("high"))
+            found.append(Marker(length, mean, low, high))
+    return found
 
 
 def _draw(

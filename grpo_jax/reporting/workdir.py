@@ -30,6 +30,7 @@ class Run:
       warm_start: one object a warm-start step, by step.
       evaluations: the objects of evaluation/NAME.json, by step, "after" last.
       summary: {} until the run has ended.
+      ladder: what guidance_ladder.json holds; {} if absent.
       rollout_steps: steps that have a file under rollouts/.
       notes: sentences about files that could not be read.
     """
@@ -41,6 +42,7 @@ class Run:
     warm_start: list[Row]
     evaluations: list[Row]
     summary: Row
+    ladder: Row
     rollout_steps: list[int]
     notes: list[str]
 
@@ -76,6 +78,7 @@ def read_run(path: Path) -> Run:
         warm_start=_by_step(read_rows(path / "warm_start.jsonl", notes)),
         evaluations=_read_evaluations(path / "evaluation", notes),
         summary=_read_object(path / "summary.json", notes),
+        ladder=_read_object(path / "guidance_ladder.json", notes),
         rollout_steps=sorted(_rollout_files(path)),
         notes=notes,
     )

@@ -66,6 +66,7 @@ class Guide:
 
     Attributes:
       chosen: which rows of a group are to be guided.
+      most_tokens: that are ever given.
       state: of the length rule.
     """
 
@@ -98,7 +99,7 @@ class Guide:
         tags = (tokenizer.encode(mark) for mark in guidance.ANSWER_MARKS)
         self._stops = {*tokenizer.eos_ids, *(tag[0] for tag in tags if len(tag) == 1)}
         most = max(self._rule.initial, self._rule.maximum, self._rule.final)
-        self._width = min(most, config.rollout.max_completion_tokens - 1)
+        self.most_tokens = min(most, config.rollout.max_completion_tokens - 1)
 
     @property
     def _sees_unguided_only(self) -> bool:
@@ -109,8 +110,8 @@ class Guide:
 
     def give(self, prompts: Sequence[EncodedPrompt], step: int) -> Given:
         """Returns what the groups of some prompts start from in a step, from 1."""
-        traces = [self._trace(prompt) for prompt in prompts]
-        padded = np.zeros((len(traces), self._width), np.int32)
+        traces = [self.trace(prompt) for prompt in prompts]
+        padded = np.zeros((len(traces), self.most_tokens), np.int32)
         for row, trace in zip(padded, traces, strict=True):
             row[: len(trace.tokens)] = trace.tokens
         length = guidance.anneal(
@@ -192,7 +193,8 @@ class Guide:
         self.state = lengths.from_numbers(state["length"])
         self._pass_rates = {int(k): rate for k, rate in state["pass_rates"].items()}
 
-    def _trace(self, prompt: EncodedPrompt) -> Trace:
+    def trace(self, prompt: EncodedPrompt) -> Trace:
+        """Returns the trace of a prompt; without tokens where it has none."""
         text = _trace_text(prompt, self._config.guidance.open_thinking)
         tokens = self._tokenizer.encode(text) if text else []
         limit = guidance.trace_limit(
@@ -202,7 +204,7 @@ class Guide:
             stops=self._stops,
             boundary=guidance.reasoning_tokens([self._pieces[id] for id in tokens]),
         )
-        return Trace(tokens[: self._width], limit, len(tokens))
+        return Trace(tokens[: self.most_tokens], limit, len(tokens))
 
 
 def roll_out(

@@ -29,6 +29,7 @@ from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import (
     evaluation,
     guidance,
+    ladder,
     logbook,
     planning,
     speed,
@@ -119,6 +120,10 @@ def _train(
             _evaluate(run, learner, workdir, "test", "before")
             if every:
                 _evaluate(run, learner, workdir, "validation", "step_000000")
+            if guide:
+                view = run.model.rollout_view(learner.state.params)
+                ladder.climb(run, guide, view, stream.prompts, workdir)
+                del view
 
     writer = MetricsWriter(workdir, resume_step=first - 1)
     with (
@@ -158,7 +163,7 @@ def _train(
             metrics |= speed.speed_metrics(
                 config, run.model.arch, trajectories, sampler, metrics
             )
-            generated_tokens += sum(each.num_tokens for each in completions)
+            generated_tokens += metrics["rollout/generated_tokens"]
             logged = config.trainer.logged_groups
             logbook.write_rollouts(
                 workdir,
@@ -190,8 +195,9 @@ def _train(
     step = int(learner.state.step)
     if step < config.trainer.steps:
         return _summarise(workdir, step, stopper.reason, timer, generated_tokens)
-    with timer("evaluation"):
-        _evaluate(run, learner, workdir, "test", "after")
+    if step:
+        with timer("evaluation"):
+            _evaluate(run, learner, workdir, "test", "after")
     return _summarise(workdir, step, "finished", timer, generated_tokens)
 
 

@@ -29,7 +29,7 @@ from grpo_jax.trainer import planning
 from grpo_jax.trainer.planning import Plan
 
 # Streams of randomness: one constant each, folded into the key of the seed.
-INIT, ROLLOUT, EVALUATION, GENERATE = range(4)
+INIT, ROLLOUT, EVALUATION, GENERATE, LADDER = range(5)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,14 +30,13 @@ def speed_metrics(
       sampler: what the rollout did.
       times: time/PHASE_seconds of the step.
     """
-    sampled = trajectories.lengths - trajectories.prompt_lengths
     update_seconds = times["time/update_seconds"]
     flops = _trained_flops(config, arch, trajectories) / update_seconds
     read = sampler.decode_bytes / max(sampler.decode_seconds, 1e-9)
     busy = sampler.decode_seconds + update_seconds
     busy += times.get("time/evaluation_seconds", 0.0)
     metrics = {
-        "rollout/tokens_per_second": float(sampled.sum())
+        "rollout/tokens_per_second": sampler.sampled_tokens
         / times["time/rollout_seconds"],
         "rollout/useful_fraction": sampler.sampled_tokens
         / max(sampler.decode_slots, 1),

@@ -4,18 +4,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from grpo_jax.config import TrainConfig
-from grpo_jax.records import Trajectories
+from grpo_jax.records import Origin, Trajectories
 from grpo_jax.rewards.scoring import RewardTable
 
 
 def rollout_metrics(
     trajectories: Trajectories,
-) -> dict[str, float]:
-    """Returns lengths and truncation of a rollout."""
+) -> dict[str, int | float]:
+    """Returns what was generated, lengths and truncation of a rollout."""
     tokens = trajectories.lengths - trajectories.prompt_lengths
     finished = trajectories.finished
     ended = tokens[finished]
+    sampled = int((trajectories.origins == Origin.SAMPLED).sum())
     return {
+        "rollout/generated_tokens": sampled,
         "rollout/completion_tokens_mean": float(tokens.mean()),
         "rollout/completion_tokens_max": int(tokens.max()),
         "rollout/finished_tokens_mean": float(ended.mean()) if len(ended) else np.nan,

@@ -1,0 +1,1 @@
+"""Questions that miniature runs answer: what is compared, and how it is counted."""

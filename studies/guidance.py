@@ -1,0 +1,195 @@
+"""Does guidance help, which kind, and where? Miniature runs that answer it.
+
+    make study-guidance
+    python -m studies.run guidance --only=sparse/additive/0    # one run, and its base
+
+A run is REGIME/ARM/SEED. Its arm says how it is guided; arms of one regime and seed
+start from one base and see the same problems in the same order. A base is a model that
+was taught the facts of arithmetic on problems of two steps (school/facts/SEED), then
+problems of seven steps (school/steps/SEED), and at last, as REGIME/base/SEED, solutions
+with the mistakes of the regime. All of it is trained anew for every seed.
+"""
+
+import dataclasses
+
+from configs import g2rpoa
+from grpo_jax.choices import GuidanceLength, GuidanceLoss, Order
+from grpo_jax.config import GuidanceConfig, TrainConfig
+from studies.study import Name
+
+_SCHOOL, _FACTS, _STEPS, _BASE = "school", "facts", "steps", "base"
+# Of 41 tokens of reasoning, 36 are all but the last step.
+_PLAIN = {"guidance.fraction": 0.0}
+_FIXED = {"guidance.length": GuidanceLength.FIXED}
+_LINEAR = {"guidance.length": GuidanceLength.LINEAR}
+_ADDITIVE = {"guidance.length": GuidanceLength.ADDITIVE}
+_MULTIPLICATIVE = {
+    "guidance.length": GuidanceLength.MULTIPLICATIVE,
+    "guidance.minimum": 6,
+}
+_SHORT = {"guidance.initial": 18}
+_ALL = {"guidance.fraction": 1.0}
+_INCLUDE = {"guidance.loss": GuidanceLoss.INCLUDE}
+_OFF_POLICY = {"guidance.loss": GuidanceLoss.OFF_POLICY}
+_SLOW = {"optimizer.learning_rate": 1.5e-4}
+_RULES = {
+    "plain": _PLAIN,
+    "fixed": _FIXED,
+    "linear": _LINEAR,
+    "additive": _ADDITIVE,
+    "multiplicative": _MULTIPLICATIVE,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Regime:
+    """Where arms are compared.
+
+    Attributes:
+      title: what is special, in a few words.
+      seeds: of the bases and of the runs, from 0.
+      arms: fields of the configuration that differ, by the name of the arm.
+      task: where its problems and demonstrations come from.
+      mistakes: in demonstrations, where the task leaves that open.
+      base_steps: supervised steps of the base, after school.
+      steps: of GRPO.
+      tiers: whether problems come in order of difficulty.
+    """
+
+    title: str
+    seeds: int
+    arms: dict[str, dict[str, object]]
+    task: str = "arithmetic"
+    mistakes: float = 0.5
+    base_steps: int = 300
+    steps: int = 40
+    tiers: bool = False
+
+
+REGIMES = {
+    "sparse": Regime(
+        "rewards are rare",
+        seeds=5,
+        arms=_RULES
+        | {
+            "fixed_all": _FIXED | _ALL,
+            "fixed_short": _FIXED | _SHORT,
+            "additive_short": _ADDITIVE | _SHORT,
+            "multiplicative_short": _MULTIPLICATIVE | _SHORT,
+            "fixed_include": _FIXED | _INCLUDE,
+            "additive_include": _ADDITIVE | _INCLUDE,
+            "additive_off_policy": _ADDITIVE | _OFF_POLICY,
+            "additive_per_prompt": _ADDITIVE | {"guidance.per_prompt": True},
+            "additive_failing": _ADDITIVE | {"guidance.only_failing": True},
+            "additive_annealed": _ADDITIVE | {"guidance.anneal_fraction": 0.5},
+        },
+    ),
+    "wrong": Regime(
+        "the base is wrong, also when it is greedy",
+        seeds=3,
+        arms=_RULES
+        | {
+            "plain_slow": _PLAIN | _SLOW,
+            "additive_slow": _ADDITIVE | _SLOW,
+            "fixed_short": _FIXED | _SHORT,
+            "additive_short": _ADDITIVE | _SHORT,
+            "fixed_include": _FIXED | _INCLUDE,
+        },
+        task="studies.tasks:believing",
+        base_steps=500,
+        steps=60,
+    ),
+    "tiers": Regime(
+        "difficulty drifts, from no subtraction to seven",
+        seeds=3,
+        arms=_RULES,
+        task="studies.tasks:drifting",
+        tiers=True,
+    ),
+    "dense": Regime(
+        "rewards are common",
+        seeds=3,
+        arms={name: _RULES[name] for name in ("plain", "fixed", "additive")},
+        mistakes=0.25,
+    ),
+}
+
+
+def get_config(run: str = "sparse/additive/0") -> TrainConfig:
+    """Returns the configuration of a run; its `policy.path` is the default place."""
+    name = Name.parse(run, arms())
+    config = g2rpoa.miniature()
+    config.seed = name.seed
+    if name.regime == _SCHOOL:
+        _set_school(config, name)
+        return config
+    regime = REGIMES[name.regime]
+    config.policy.path = f"runs/study_guidance/{start(name)}/model"
+    config.task.name = regime.task
+    config.task.arithmetic.mistake_fraction = regime.mistakes
+    if name.arm == _BASE:
+        config.warm_start.steps = regime.base_steps
+        config.warm_start.optimizer.learning_rate = 1e-3
+        config.trainer.steps = 0
+        config.guidance = GuidanceConfig()
+        return config
+    config.warm_start.steps = 0
+    config.trainer.steps = regime.steps
+    config.trainer.logged_groups = 1
+    if regime.tiers:
+        config.rollout.order = Order.TIERS
+        # The run is one pass over these.
+        config.task.arithmetic.train_problems = (
+            regime.steps * config.rollout.prompts_per_step
+        )
+    config.evaluation.every_steps = 5
+    config.evaluation.validation_problems = 128
+    config.guidance.ladder_prompts = 256 if name.arm == "fixed" else 0
+    for field, value in regime.arms[name.arm].items():
+        section, _, key = field.partition(".")
+        setattr(getattr(config, section), key, value)
+    return config
+
+
+def _set_school(config: TrainConfig, name: Name) -> None:
+    """Makes a run of supervised training without a mistake."""
+    config.trainer.steps = 0
+    config.guidance = GuidanceConfig()
+    arithmetic = config.task.arithmetic
+    arithmetic.mistake_fraction = 0.0
+    config.warm_start.steps = 800
+    if name.arm == _FACTS:
+        arithmetic.operations = 2
+        # There are 4000 of two steps.
+        arithmetic.train_problems, arithmetic.validation_problems = 2000, 64
+        arithmetic.test_problems = 256
+    else:
+        config.warm_start.optimizer.learning_rate = 2e-3
+        config.policy.path = f"runs/study_guidance/{start(name)}/model"
+
+
+def start(name: Name) -> Name | None:
+    """Returns the run that a run starts from."""
+    if name.arm == _FACTS:
+        return None
+    if name.arm == _STEPS:
+        return Name(_SCHOOL, _FACTS, name.seed)
+    if name.arm == _BASE:
+        return Name(_SCHOOL, _STEPS, name.seed)
+    return Name(name.regime, _BASE, name.seed)
+
+
+def arms() -> dict[str, list[str]]:
+    """Returns the arms of every regime, with what they start from."""
+    arms = {name: [_BASE, *regime.arms] for name, regime in REGIMES.items()}
+    return arms | {_SCHOOL: [_FACTS, _STEPS]}
+
+
+def names() -> list[Name]:
+    """Returns the runs that are compared."""
+    return [
+        Name(name, arm, seed)
+        for name, regime in REGIMES.items()
+        for arm in regime.arms
+        for seed in range(regime.seeds)
+    ]
