@@ -3,11 +3,14 @@ r"""G2RPO-A (arXiv 2508.13023): groups that are guided by the beginning of a tra
     python -m grpo_jax.train --config=configs/g2rpoa.py:miniature --workdir=runs/guided
     python -m grpo_jax.train --config=configs/g2rpoa.py:math --workdir=runs/guided \
         --config.task.train_path=openr1_math.jsonl --config.task.test_path=math500.jsonl
+    python -m grpo_jax.train --config=configs/g2rpoa.py:code --workdir=runs/guided \
+        --config.task.train_path=code_cot.jsonl --config.task.test_path=held_out.jsonl
 
 `miniature` needs nothing but a CPU. `math` is the paper's setting for a base model on
-problems with verified reasoning traces; where the paper and its released program are
-silent or disagree with what works, each value says whose it is. It has not been run at
-its size.
+problems with verified reasoning traces, `code` that of its released program for Python
+problems with tests. Where paper and program are silent or disagree with what works,
+each value says whose it is. Neither has been run at its size. `code` runs what the
+model writes: `grpo_jax/rewards/code.py` says what holds it back, and what does not.
 """
 
 from grpo_jax import choices
@@ -15,8 +18,8 @@ from grpo_jax import config as c
 
 
 def get_config(name: str = "miniature") -> c.TrainConfig:
-    """Returns the configuration called `miniature` or `math`."""
-    configs = {"miniature": miniature, "math": math}
+    """Returns the configuration called `miniature`, `math` or `code`."""
+    configs = {"miniature": miniature, "math": math, "code": code}
     if name not in configs:
         raise ValueError(f"there is no {name!r}: use one of {list(configs)}")
     return configs[name]()
@@ -134,5 +137,75 @@ def math() -> c.TrainConfig:
             sampling=c.SamplingConfig(temperature=0.6, top_p=0.95, top_k=20),  # paper
         ),
         checkpoint=c.CheckpointConfig(every_steps=25),
+        mesh=c.MeshConfig(fsdp=8),
+    )
+
+
+def code() -> c.TrainConfig:
+    """Qwen3-0.6B on Python problems with tests and reasoning traces."""
+    return c.TrainConfig(
+        policy=c.PolicyConfig(path="Qwen/Qwen3-0.6B"),  # code
+        task=c.TaskConfig(
+            name="code",
+            train_path="code_cot.jsonl",  # paper: 1086 problems
+            question_column="problem_statement",
+            reference_column="verification_info",
+            solution_column="generation",  # one trace a row
+            prompt_template=(
+                "{question}\n\nWrite a Python program that reads standard input and "
+                "writes standard output. Give it in one ```python block."
+            ),  # ours
+            use_chat_template=True,
+        ),
+        rollout=c.RolloutConfig(
+            prompts_per_step=28,  # code: 280 rollouts a step
+            group_size=10,  # code
+            max_prompt_tokens=512,  # code
+            max_completion_tokens=4096,  # code: a context of 4608
+            sampling=c.SamplingConfig(temperature=0.7),  # code
+            order=choices.Order.SHUFFLED,  # code
+            chunk_steps=64,
+        ),
+        reward=c.RewardConfig(
+            # paper: 1 and 0.1. The format is ours: Qwen3 never wrote the published one.
+            weights={"tests_passed": 1.0, "code_format": 0.1},
+            workers=8,
+            check_seconds=5.0,  # code, for one test
+            batch_seconds=600.0,  # ours
+        ),
+        objective=c.ObjectiveConfig(
+            loss=choices.Loss.GRPO,  # code: means of sequences
+            kl_coef=0.04,  # code: the default of its library
+        ),
+        guidance=c.GuidanceConfig(
+            fraction=1 / 6,  # code: 2 of 12 rows, which are 2 of 10, too
+            loss=choices.GuidanceLoss.MASK,  # ours; code: include
+            length=choices.GuidanceLength.MULTIPLICATIVE,  # paper, inverted as in code
+            initial=1024,  # ours; code: 3072, which is also its largest
+            minimum=32,  # ours; code: 1, where it sticks
+            maximum=2048,  # ours; code: 3072, which leaves 1024 to be written
+            window=2,  # code
+            max_ratio=2.0,  # ours
+            on_zero=choices.OnZero.INCREASE,  # ours; code: hold
+            # ours; code: a reward that its runs on programs do not have, so that the
+            # length never moved.
+            signal_reward="tests_passed",
+            signal_rows=choices.SignalRows.UNGUIDED,  # ours; code: all
+            max_trace_fraction=0.9,  # ours; code: the whole trace
+            open_thinking=True,  # ours
+        ),
+        optimizer=c.OptimizerConfig(
+            learning_rate=1e-5,  # code
+            schedule=choices.Schedule.COSINE,  # code
+            warmup_steps=2,  # code: 5 %
+            final_fraction=0.1,  # code
+        ),
+        trainer=c.TrainerConfig(steps=38),  # code: one epoch
+        evaluation=c.EvaluationConfig(
+            every_steps=19,
+            samples=4,
+            sampling=c.SamplingConfig(temperature=0.6, top_p=0.95, top_k=20),  # paper
+        ),
+        checkpoint=c.CheckpointConfig(every_steps=19),
         mesh=c.MeshConfig(fsdp=8),
     )

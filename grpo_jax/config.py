@@ -75,17 +75,17 @@ class ArithmeticConfig(Section):
 class TaskConfig(Section):
     """Where questions and references come from."""
 
-    # "arithmetic", "math", or "package.module:function" returning a Task.
+    # "arithmetic", "math", "code", or "package.module:function" returning a Task.
     name: str = "arithmetic"
     arithmetic: ArithmeticConfig = dataclasses.field(default_factory=ArithmeticConfig)
-    # For "math": JSONL or Parquet files, or "hub:dataset_id[:config]:split".
+    # For "math" and "code": JSONL or Parquet files, or "hub:dataset_id[:config]:split".
     train_path: str = ""
     validation_path: str = ""
     test_path: str = ""
     # Rows held out of `train_path` for validation when `validation_path` is empty.
     validation_rows: int = 0
     question_column: str = "question"
-    reference_column: str = "answer"
+    reference_column: str = "answer"  # for "code": the tests
     # Worked solution, for guidance and warm starts. Empty: none.
     solution_column: str = ""
     # Whole number that says how hard a row is, for order=tiers. Empty: none.
@@ -98,8 +98,10 @@ class TaskConfig(Section):
 
     def validate(self, path: str):
         """A file task needs a file; a template needs its place for the question."""
-        if self.name == "math" and not self.train_path:
-            raise ValueError(f"{path}.train_path is empty: task 'math' reads a file")
+        if self.name in ("math", "code") and not self.train_path:
+            raise ValueError(
+                f"{path}.train_path is empty: task {self.name!r} reads a file"
+            )
         if "{question}" not in self.prompt_template:
             raise ValueError(
                 f"{path}.prompt_template is {self.prompt_template!r}: it must contain "
@@ -159,7 +161,8 @@ class RewardConfig(Section):
     weights: dict[str, float] = dataclasses.field(
         default_factory=lambda: {"accuracy": 1.0, "format": 0.1}
     )
-    # Processes that run the math verifier, and what one check may use.
+    # Processes that check completions, and what one check may use. For "code" that is
+    # one test; all tests of a program together may take six times as long.
     workers: int = 2
     check_seconds: float = 5.0
     batch_seconds: float = 60.0

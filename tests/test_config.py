@@ -240,6 +240,17 @@ def test_every_file_loads_and_its_docstring_gives_the_command(path):
     config_files.check_overrides(overrides)
 
 
+@pytest.mark.parametrize("name", ["miniature", "math", "code"])
+def test_guidance_follows_a_reward_that_its_run_has(name):
+    path = next(path for path in FILES if path.name == "g2rpoa.py")
+    config = config_files.load(f"{path}:{name}").seal()
+    assert config.task.name == ("arithmetic" if name == "miniature" else name)
+    assert config.guidance.fraction > 0
+    assert config.reward.weights[config.guidance.signal_reward] == 1.0
+    rollout, guidance = config.rollout, config.guidance
+    assert guidance.maximum < rollout.max_completion_tokens
+
+
 def write(tmp_path, text):
     path = tmp_path / "mine.py"
     path.write_text(text)

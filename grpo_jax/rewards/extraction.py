@@ -1,4 +1,4 @@
-r"""Where a completion states its answer: after the thoughts, in a box, tag or phrase.
+r"""Where a completion states its answer: after the thoughts, in a box, tag or block.
 
 Pure functions of text, linear in its length, because a policy writes what it likes.
 """
@@ -16,6 +16,10 @@ _ANCHOR = re.compile(
 # Mathematics between delimiters. "$18 or $20" are prices, not a formula.
 _DELIMITED = re.compile(
     r"\$\$(.+?)\$\$|\$([^$\n]+)\$(?!\d)|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL
+)
+# What opens a block of Python, and what closes a block.
+_FENCE = re.compile(
+    r"(?P<open>```(?:python3?|py)[ \t]*\r?\n)|^[ \t]*```(?!\w)", re.IGNORECASE | re.M
 )
 # A number that prose follows: "$1,800 per month". In "2 pi" or "3 or 4" the words
 # belong to the answer.
@@ -53,6 +57,22 @@ def last_box(text: str) -> str | None:
             if start is not None:
                 content = (start, match.start())
     return None if content is None else text[slice(*content)].strip()
+
+
+def python_blocks(text: str) -> list[str]:
+    """Returns what stands between each "```python" and the "```" that closes it.
+
+    The one ends its line, the other begins a line. A block that is opened once more
+    before it is closed begins there.
+    """
+    blocks, start = [], None
+    for fence in _FENCE.finditer(text):
+        if fence["open"]:
+            start = fence.end()
+        elif start is not None:
+            blocks.append(text[start : fence.start()])
+            start = None
+    return blocks
 
 
 def final_answer(text: str) -> str | None:

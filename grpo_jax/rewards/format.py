@@ -1,4 +1,4 @@
-r"""Rewards for the shape of a completion: its thoughts, tags and box."""
+r"""Rewards for the shape of a completion: its thoughts, tags, box and code."""
 
 import re
 from collections.abc import Sequence
@@ -29,6 +29,18 @@ def boxed_format(completions: Sequence[Completion]) -> list[float]:
     return [float(_is_boxed(each)) for each in completions]
 
 
+def code_format(completions: Sequence[Completion]) -> list[float]:
+    """Returns 1 where one closed "```python" block follows the thoughts, else 0.
+
+    One, not more. The thoughts may be absent; if begun, they end, and at most one
+    `</think>` occurs.
+    """
+    blocks = [
+        extraction.python_blocks(_after_thinking_once(each)) for each in completions
+    ]
+    return [float(len(each) == 1) for each in blocks]
+
+
 def _is_think_answer(completion: Completion) -> bool:
     text = extraction.prefilled(completion.prompt, completion.text)
     if any(text.count(tag) != 1 for tag in _TAGS):
@@ -38,7 +50,12 @@ def _is_think_answer(completion: Completion) -> bool:
 
 
 def _is_boxed(completion: Completion) -> bool:
+    return bool(extraction.last_box(_after_thinking_once(completion)))
+
+
+def _after_thinking_once(completion: Completion) -> str:
+    """Returns what follows the thoughts, "" where more than one `</think>` occurs."""
     text = extraction.prefilled(completion.prompt, completion.text)
     if text.count(extraction.THINK_CLOSE) > 1:
-        return False
-    return bool(extraction.last_box(extraction.after_thinking(text)))
+        return ""
+    return extraction.after_thinking(text)

@@ -7,6 +7,7 @@ import numpy as np
 
 from grpo_jax.data.examples import Example
 from grpo_jax.rewards.base import RewardFunction
+from grpo_jax.rewards.pool import VerifierPool
 
 # Worked solutions to show in a warm start, one for each example.
 Demonstrate = Callable[[Sequence[Example], np.random.Generator], list[str]]
@@ -27,6 +28,15 @@ def own_solutions(examples: Sequence[Example], rng: np.random.Generator) -> list
                 "or config.warm_start.steps=0"
             )
     return [example.solution for example in examples]
+
+
+def failed_checks(pool: VerifierPool) -> dict[str, int]:
+    """Returns how many checks were cut off and how many failed, since the last call."""
+    counts = pool.take_counts()
+    return {
+        "reward/timeouts": counts["timeout"],
+        "reward/errors": counts["error"] + counts["killed"],
+    }
 
 
 def _nothing():

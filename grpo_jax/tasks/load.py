@@ -7,17 +7,18 @@ from typing import Any
 from grpo_jax.config import RewardConfig, TaskConfig
 from grpo_jax.tasks.arithmetic import arithmetic
 from grpo_jax.tasks.base import Task
+from grpo_jax.tasks.code import code
 from grpo_jax.tasks.math import math
 
-_BUILT_IN = ("arithmetic", "math")
+_BUILT_IN = ("arithmetic", "math", "code")
 
 
 def load_task(task: TaskConfig, reward: RewardConfig) -> Task:
     """Builds the task that `task.name` names; its `close()` ends what it started.
 
     Args:
-      task: `name` is "arithmetic", "math" or "package.module:function", a function
-        that is called with this config and returns a `Task`.
+      task: `name` is "arithmetic", "math", "code" or "package.module:function", a
+        function that is called with this config and returns a `Task`.
       reward: limits of the verifier, for tasks that use one.
 
     Raises:
@@ -28,6 +29,8 @@ def load_task(task: TaskConfig, reward: RewardConfig) -> Task:
             built = arithmetic(task.arithmetic)
         case "math":
             built = math(task, reward)
+        case "code":
+            built = code(task, reward)
         case _:
             built = _import_function(task.name)(task)
     return _checked(built, task.name)

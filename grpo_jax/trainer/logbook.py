@@ -40,6 +40,8 @@ _FREE_TO_CHANGE = (
     "config.trainer.micro_batch_tokens",
     "config.warm_start.micro_batch_tokens",
 )
+# A reference may be the tests of a program: megabytes, in every row of a group.
+_REFERENCE_CHARACTERS = 2000
 
 
 def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
@@ -105,7 +107,7 @@ def write_rollouts(
             "tier": prompt.example.tier,
             "prompt": completion.prompt,
             "completion": completion.text,
-            "reference": completion.reference,
+            "reference": completion.reference[:_REFERENCE_CHARACTERS],
             "rewards": {
                 name: plain(value)
                 for name, value in zip(rewards.names, rewards.values[row], strict=True)
@@ -131,7 +133,7 @@ def write_evaluation(
             {
                 "prompt": completion.prompt,
                 "completion": completion.text,
-                "reference": completion.reference,
+                "reference": completion.reference[:_REFERENCE_CHARACTERS],
                 "accuracy": plain(accuracy),
                 "completion_tokens": completion.num_tokens,
                 "finished": completion.finished,

@@ -163,7 +163,7 @@ def _train(
             metrics |= speed.speed_metrics(
                 config, run.model.arch, trajectories, sampler, metrics
             )
-            generated_tokens += metrics["rollout/generated_tokens"]
+            generated_tokens += int(metrics["rollout/generated_tokens"])
             logged = config.trainer.logged_groups
             logbook.write_rollouts(
                 workdir,

@@ -2,7 +2,7 @@ import pytest
 
 from grpo_jax.rewards import extraction
 from grpo_jax.rewards.base import Completion
-from grpo_jax.rewards.format import boxed_format, think_answer_format
+from grpo_jax.rewards.format import boxed_format, code_format, think_answer_format
 
 
 def value(reward, text, prompt="Question."):
@@ -110,3 +110,46 @@ def test_last_box(text, expected):
 )
 def test_final_answer(text, expected):
     assert extraction.final_answer(text) == expected
+
+
+BLOCK = "```python\nprint(1)\n```\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "expected"),
+    [
+        (BLOCK, "q", 1),
+        (f"Here it is:\n{BLOCK}It prints 1.", "q", 1),
+        (f"<think>r</think>{BLOCK}", "q", 1),
+        (f"<think>{BLOCK}</think>{BLOCK}", "q", 1),
+        (f"r</think>{BLOCK}", "q <think>\n", 1),
+        (f"```\n1\n```\n{BLOCK}", "q", 1),
+        (BLOCK * 2, "q", 0),
+        (f"<think>{BLOCK}", "q", 0),
+        (f"<think>{BLOCK}</think>", "q", 0),
+        (f"a</think>b</think>{BLOCK}", "q", 0),
+        ("```\nprint(1)\n```", "q", 0),
+        ("```python\nprint(1)\n", "q", 0),
+        ("```python print(1)```", "q", 0),
+        ("print(1)", "q", 0),
+        ("", "q", 0),
+    ],
+)
+def test_code_format(text, prompt, expected):
+    assert value(code_format, text, prompt) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("```python\na\n```\n```py\nb\n```", ["a\n", "b\n"]),
+        ("<answer>```Python \r\na\n  ```</answer>", ["a\n"]),
+        ("```python\na\n```python\nb\n```", ["b\n"]),
+        ("```python\nx = '```'\n```", ["x = '```'\n"]),
+        ("```python\na\n```\n```python\nb\n", ["a\n"]),
+        ("```json\n{}\n```", []),
+        ("```python\n" * 50_000, []),
+    ],
+)
+def test_python_blocks(text, expected):
+    assert extraction.python_blocks(text) == expected

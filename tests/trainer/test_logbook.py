@@ -52,7 +52,7 @@ def rows(tmp_path, prompts_written):
     )
     prompts = [EncodedPrompt(Example(i, f"q{i}", "r"), f"q{i}", [1]) for i in (5, 9)]
     completions = [
-        Completion(f"q{row // 2}", f"text {row}", "r", 3, True, row // 2, {})
+        Completion(f"q{row // 2}", f"text {row}", "r" * 9999, 3, True, row // 2, {})
         for row in range(4)
     ]
     values = np.array([[1, np.nan], [0, 1], [0, 0], [np.nan, np.nan]])
@@ -84,6 +84,7 @@ def test_rollouts_say_who_wrote_which_tokens(tmp_path):
     assert Origin.GUIDANCE.name.lower() == "guidance"
     assert written[0]["rewards"] == {"accuracy": 1.0, "format": None}
     assert written[3]["reward"] is None
+    assert written[3]["reference"] == "r" * 2000
     assert [(row["prompt_id"], row["sample"]) for row in written] == [
         (5, 0),
         (5, 1),

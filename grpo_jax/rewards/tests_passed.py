@@ -1,0 +1,44 @@
+"""The rewards of programs: how many tests a completion passes, and whether all."""
+
+from collections.abc import Sequence
+
+from grpo_jax.rewards import extraction
+from grpo_jax.rewards.base import Completion, RewardFunction
+from grpo_jax.rewards.code import Limits, fraction_passed
+from grpo_jax.rewards.pool import VerifierPool
+
+
+def passed_fraction(pool: VerifierPool, limits: Limits) -> RewardFunction:
+    """Returns the reward that is the fraction of its tests that a completion passes.
+
+    None where the tests are malformed, or where the check failed, was killed or ran out
+    of time: that says nothing about the completion. A program that runs out of its own
+    time fails a test. The values of the last batch are kept, so that several rewards of
+    one batch run its programs once.
+    """
+    last: tuple[list[tuple], list[float | None]] = ([], [])
+
+    def reward(completions: Sequence[Completion]) -> list[float | None]:
+        nonlocal last
+        checks = [
+            (extraction.prefilled(each.prompt, each.text), each.reference, limits)
+            for each in completions
+        ]
+        if checks != last[0]:
+            outcomes = pool.map(fraction_passed, checks)
+            last = (checks, [each.value for each in outcomes])
+        return list(last[1])
+
+    return reward
+
+
+def all_passed(fractions: RewardFunction) -> RewardFunction:
+    """Returns the reward that is 1 where `fractions` is 1, else 0; None stays None."""
+
+    def reward(completions: Sequence[Completion]) -> list[float | None]:
+        return [
+            None if value is None else float(value == 1.0)
+            for value in fractions(completions)
+        ]
+
+    return reward
