@@ -83,6 +83,8 @@ class Order(enum.Enum):
 
     SHUFFLED = "shuffled"  # a new permutation in each epoch
     TIERS = "tiers"  # from the easiest tier to the hardest, the same in each epoch
+    # The same, with tiers that are measured: how often the starting policy is right.
+    PASS_RATE = "pass_rate"
 
 
 class Overlong(enum.Enum):

@@ -137,6 +137,7 @@ class RolloutConfig(Section):
     max_completion_tokens: int = 1024
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     order: choices.Order = choices.Order.SHUFFLED
+    tier_samples: int = 4  # of every training prompt, for order=pass_rate
     # Decode steps between two looks of the host at which rows are done.
     chunk_steps: int = 32
     # Most rows decoded at once; more are taken in waves. 0: all, where memory allows.
@@ -146,6 +147,7 @@ class RolloutConfig(Section):
         """A group needs two rows to have an advantage."""
         at_least(path, self, prompts_per_step=1, group_size=2, max_prompt_tokens=1)
         at_least(path, self, max_completion_tokens=1, chunk_steps=1, max_rows=0)
+        at_least(path, self, tier_samples=1)
         if self.sampling.temperature == 0:
             raise ValueError(
                 f"{path}.sampling.temperature is 0: greedy groups hold one completion "

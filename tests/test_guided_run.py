@@ -13,9 +13,10 @@ pytestmark = pytest.mark.system
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def train(workdir, **guidance):
+def train(workdir, steps=3, order=choices.Order.SHUFFLED, **guidance):
     config = config_files.load(str(ROOT / "configs/g2rpoa.py") + ":miniature")
-    config.warm_start.steps, config.trainer.steps = 8, 3
+    config.warm_start.steps, config.trainer.steps = 8, steps
+    config.rollout.order, config.rollout.tier_samples = order, 2
     config.warm_start.batch_size = config.warm_start.demonstrations = 64
     config.task.arithmetic.train_problems = 64
     config.task.arithmetic.test_problems = 8
@@ -56,6 +57,37 @@ def test_a_quarter_of_every_group_starts_with_its_trace(tmp_path, loss):
     assert [line["guidance/length"] for line in metrics] == [36, 39, 39]
     page = (tmp_path / "report.html").read_text()
     assert "Guidance length" in page and "Groups rescued by guidance" in page
+
+
+def test_the_ladder_gives_more_and_more_of_the_traces(tmp_path):
+    train(tmp_path, steps=1, ladder_prompts=8, signal_reward="format")
+    ladder = json.loads((tmp_path / "guidance_ladder.json").read_text())
+    assert ladder["signal"] == "format" and ladder["prompts"] == 8
+    assert [rung["length"] for rung in ladder["rungs"]] == [0, 6, 13, 19, 26, 32, 39]
+    # A trace has 52 tokens, 42 of them before its thoughts are closed.
+    assert [rung["given_tokens_mean"] for rung in ladder["rungs"]] == [
+        rung["length"] for rung in ladder["rungs"]
+    ]
+    assert all(0 <= r["low"] <= r["mean"] <= r["high"] <= 1 for r in ladder["rungs"])
+    assert "Guidance ladder" in (tmp_path / "report.html").read_text()
+
+
+def test_measured_tiers_are_kept_for_the_resume(tmp_path):
+    train(tmp_path, steps=1, order=choices.Order.PASS_RATE)
+    path = tmp_path / "tiers.json"
+    tiers = json.loads(path.read_text())["not_right"]
+    assert len(tiers) == 64 and set(tiers) <= {0, 1, 2}
+    # As if prompts 50 to 57 had been right once: they come first.
+    tiers = [1 if 50 <= index < 58 else 2 for index in range(64)]
+    path.write_text(json.dumps({"not_right": tiers}))
+    metrics, rollouts = train(tmp_path, steps=2, order=choices.Order.PASS_RATE)
+    assert len(metrics) == 2
+    # The second batch of eight follows those: the lowest of the others.
+    assert {row["prompt_id"] for row in rollouts[1]} == set(range(8))
+    assert {row["tier"] for row in rollouts[1]} == {2}
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="keeps the order of its prompts"):
+        train(tmp_path, steps=3, order=choices.Order.PASS_RATE)
 
 
 @pytest.mark.parametrize("how", ["length", "fraction"])

@@ -129,23 +129,31 @@ class PromptStream:
             "seed": seed,
             "order": order.value,
         }
-        match order:
-            case choices.Order.SHUFFLED:
-                self._batches: Any = (
-                    grain.MapDataset.source(range(len(self.prompts)))
-                    .seed(seed)
-                    .shuffle()
-                    .batch(prompts_per_step, drop_remainder=True, batch_fn=list)
-                    .repeat()
-                )
-            case choices.Order.TIERS:
-                tiers = [prompt.example.tier for prompt in self.prompts]
-                self._batches = (
-                    grain.MapDataset.source(np.argsort(tiers, kind="stable").tolist())
-                    .repeat()
-                    .batch(prompts_per_step, batch_fn=list)
-                )
+        if order is choices.Order.SHUFFLED:
+            self._batches: Any = (
+                grain.MapDataset.source(range(len(self.prompts)))
+                .seed(seed)
+                .shuffle()
+                .batch(prompts_per_step, drop_remainder=True, batch_fn=list)
+                .repeat()
+            )
+        else:
+            self.set_tiers([prompt.example.tier for prompt in self.prompts])
         self._next_batch = 0
+
+    def set_tiers(self, tiers: Sequence[int]):
+        """Gives every prompt a tier; from now on the lowest tiers come first."""
+        self.prompts = [
+            dataclasses.replace(
+                prompt, example=dataclasses.replace(prompt.example, tier=tier)
+            )
+            for prompt, tier in zip(self.prompts, tiers, strict=True)
+        ]
+        self._batches = (
+            grain.MapDataset.source(np.argsort(tiers, kind="stable").tolist())
+            .repeat()
+            .batch(self._identity["prompts_per_step"], batch_fn=list)
+        )
 
     def __iter__(self) -> Iterator[list[EncodedPrompt]]:
         return self

@@ -37,6 +37,7 @@ _COMPLETIONS = [
     _Chart("rollout/completion_tokens_mean", "Completion length", "tokens"),
     _Chart("rollout/completion_tokens_max", "Longest completion", "tokens"),
     _Chart("rollout/generated_tokens", "Generated", "tokens in the step"),
+    _Chart("rollout/tier_mean", "Tier of the prompts", "mean", smooth=False),
     _Chart("rollout/truncated_fraction", "Truncated completions", "", True),
 ]
 _POLICY = [
@@ -67,7 +68,6 @@ _GUIDANCE = [
     _Chart("guidance/entropy", "Guidance: entropy", "nats a token"),
     _Chart("guidance/kl", "Guidance: KL to the reference", "nats a token"),
     _Chart("guidance/clip_fraction", "Guidance: clipped tokens", "", True),
-    _Chart("guidance/tier_mean", "Tier", "mean of the step", smooth=False),
 ]
 _SPEED = [
     _Chart("rollout/tokens_per_second", "Rollout speed", "tokens per second"),

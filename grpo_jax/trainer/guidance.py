@@ -180,7 +180,6 @@ class Guide:
             "guidance/signal": float(signal),
             "guidance/length_ratio": after / max(before, 1),
             "guidance/at_bound": float(adaptive and at_bound),
-            "guidance/tier_mean": float(np.mean([p.example.tier for p in prompts])),
         }
 
     def get_state(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from grpo_jax import choices
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt, PromptStream
 from grpo_jax.policy import transformer
@@ -27,6 +28,7 @@ from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.setup import RolloutStats
 from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import (
+    difficulty,
     evaluation,
     guidance,
     ladder,
@@ -117,13 +119,9 @@ def _train(
     every = config.evaluation.every_steps
     if first == 1:
         with timer("evaluation"):
-            _evaluate(run, learner, workdir, "test", "before")
-            if every:
-                _evaluate(run, learner, workdir, "validation", "step_000000")
-            if guide:
-                view = run.model.rollout_view(learner.state.params)
-                ladder.climb(run, guide, view, stream.prompts, workdir)
-                del view
+            _look_before(run, learner, stream, guide, workdir)
+    elif config.rollout.order is choices.Order.PASS_RATE:
+        stream.set_tiers(difficulty.read(workdir))
 
     writer = MetricsWriter(workdir, resume_step=first - 1)
     with (
@@ -159,7 +157,7 @@ def _train(
             metrics |= counts
             metrics |= timer.metrics()
             metrics |= compiled.take()
-            metrics |= stepmetrics.rollout_metrics(trajectories)
+            metrics |= stepmetrics.rollout_metrics(trajectories, prompts)
             metrics |= speed.speed_metrics(
                 config, run.model.arch, trajectories, sampler, metrics
             )
@@ -229,6 +227,24 @@ def _roll_out(
     rows = at.submit(groups.group_requests(prompts, run.config.rollout.group_size))
     at.run()
     return at.trajectories(rows), at.stats, None
+
+
+def _look_before(
+    run: Run,
+    learner: Learner,
+    stream: PromptStream,
+    guide: Guide | None,
+    workdir: pathlib.Path,
+) -> None:
+    """Measures what can only be measured of the policy that the run starts from."""
+    _evaluate(run, learner, workdir, "test", "before")
+    if run.config.evaluation.every_steps:
+        _evaluate(run, learner, workdir, "validation", "step_000000")
+    view = run.model.rollout_view(learner.state.params)
+    if guide:
+        ladder.climb(run, guide, view, stream.prompts, workdir)
+    if run.config.rollout.order is choices.Order.PASS_RATE:
+        stream.set_tiers(difficulty.measure(run, view, stream.prompts, workdir))
 
 
 def _evaluate(

@@ -1,23 +1,27 @@
 """What a step's rollout and rewards say, as metrics."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float, Int
 
 from grpo_jax.config import TrainConfig
+from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.records import Origin, Trajectories
 from grpo_jax.rewards.scoring import RewardTable
 
 
 def rollout_metrics(
-    trajectories: Trajectories,
+    trajectories: Trajectories, prompts: Sequence[EncodedPrompt]
 ) -> dict[str, int | float]:
-    """Returns what was generated, lengths and truncation of a rollout."""
+    """Returns what was generated from which tiers, and its lengths and truncation."""
     tokens = trajectories.lengths - trajectories.prompt_lengths
     finished = trajectories.finished
     ended = tokens[finished]
     sampled = int((trajectories.origins == Origin.SAMPLED).sum())
     return {
         "rollout/generated_tokens": sampled,
+        "rollout/tier_mean": float(np.mean([each.example.tier for each in prompts])),
         "rollout/completion_tokens_mean": float(tokens.mean()),
         "rollout/completion_tokens_max": int(tokens.max()),
         "rollout/finished_tokens_mean": float(ended.mean()) if len(ended) else np.nan,

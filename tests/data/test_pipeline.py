@@ -172,6 +172,13 @@ def test_tiers_come_from_the_easiest_to_the_hardest_in_every_epoch(tokenizer):
     assert all(len(set(batch)) == 3 for batch in batches)
 
 
+def test_measured_tiers_replace_those_of_the_data(tokenizer):
+    stream = tiered(tokenizer, [0, 1, 2, 3], order=choices.Order.PASS_RATE)
+    stream.set_tiers([3, 0, 3, 1])
+    assert sum(ids(stream, 4), []) == [1, 3, 0, 2] * 3
+    assert [prompt.example.tier for prompt in stream.prompts] == [3, 0, 3, 1]
+
+
 def test_a_stream_of_tiers_resumes_and_refuses_the_state_of_another_order(tokenizer):
     tiers = [2, 0, 1, 0, 2, 1, 0]
     whole = tiered(tokenizer, tiers, order=choices.Order.TIERS)

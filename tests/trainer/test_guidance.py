@@ -138,7 +138,6 @@ def test_metrics_say_who_earned_what():
         "guidance/generated_tokens_mean": 50 - 6 - 6,
         "guidance/trace_share": 6 / tokens,
         "guidance/exhausted_fraction": 0,
-        "guidance/tier_mean": 0,
     }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
 

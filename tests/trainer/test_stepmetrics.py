@@ -3,6 +3,8 @@ import dataclasses
 import numpy as np
 
 from grpo_jax import config as c
+from grpo_jax.data.examples import Example
+from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.records import Origin, Trajectories
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer import stepmetrics
@@ -45,12 +47,18 @@ def test_lengths_and_truncation():
         lengths=np.array([4, 8, 5, 9], np.int32),
         finished=np.array([True, False, True, False]),
     )
-    got = stepmetrics.rollout_metrics(trajectories)
+    prompts = [
+        EncodedPrompt(Example(id=tier, question="", reference="", tier=tier), "", [1])
+        for tier in (1, 4)
+    ]
+    got = stepmetrics.rollout_metrics(trajectories, prompts)
+    assert got["rollout/tier_mean"] == 2.5
+    assert got["rollout/generated_tokens"] == 36
     assert got["rollout/completion_tokens_mean"] == 4
     assert got["rollout/completion_tokens_max"] == 6
     assert got["rollout/finished_tokens_mean"] == 2
     assert got["rollout/truncated_fraction"] == 0.5
     np.testing.assert_allclose(got["rollout/kept_mass_min"], 0.8, rtol=1e-6)
     none = dataclasses.replace(trajectories, finished=np.zeros(4, bool))
-    got = stepmetrics.rollout_metrics(none)
+    got = stepmetrics.rollout_metrics(none, prompts)
     assert np.isnan(got["rollout/finished_tokens_mean"])
