@@ -176,7 +176,7 @@ def _charts(found: Mapping[str, _Arms]) -> list[str]:
     for colour, (regime, arms) in enumerate(found.items()):
         climbed = [run.ladder for run in arms.get("fixed", ()) if run.ladder]
         if climbed:
-            points = np.mean(climbed, axis=0).tolist()
+            points = _mean(climbed)
             ladders.append(plots.Series(regime, points, colour=colour))
     charts.append(
         plots.line_chart(
@@ -189,6 +189,10 @@ def _charts(found: Mapping[str, _Arms]) -> list[str]:
         )
     )
     return charts
+
+
+def _mean(lines: Sequence[np.ndarray | list[tuple[int, float]]]) -> list[workdir.Point]:
+    return [(x, y) for x, y in np.mean(lines, axis=0).tolist()]
 
 
 def _by_step(field: str) -> Callable[[Outcome], tuple[np.ndarray, np.ndarray]]:
@@ -208,10 +212,9 @@ def _chart(
 ) -> str:
     series = []
     for colour, arm in enumerate(_DRAWN):
-        drawn = [np.stack(points(run)) for run in arms.get(arm, ())]
+        drawn = [np.stack(points(run), axis=1) for run in arms.get(arm, ())]
         if drawn and drawn[0].size:
-            mean = np.mean(drawn, axis=0).T
-            series.append(plots.Series(arm, mean.tolist(), colour=colour))
+            series.append(plots.Series(arm, _mean(drawn), colour=colour))
     return plots.line_chart(
         title, series, x_label=x_label, percent=percent, smooth=not percent
     )
