@@ -30,6 +30,7 @@ class _Chart:
 _REWARD = [_Chart("reward/mean", "Reward", "mean of the step")]
 _GROUPS = [
     _Chart("reward/std_in_group", "Reward spread", "std in a group"),
+    _Chart("reward/advantage_std", "Advantage spread", "std of the step"),
     _Chart("reward/zero_variance_fraction", "Groups that teach nothing", "", True),
     _Chart("reward/unscored_fraction", "Completions without a reward", "", True),
 ]

@@ -41,8 +41,12 @@ def mean_with_interval(
     Problems are resampled, whole, so that samples of one problem stay together. The
     resamples are the same at every call: equal inputs give equal intervals.
 
+    Where all values are 0, or all 1, every resample is alike and says nothing of what
+    other problems would give: the interval is then Clopper and Pearson's, of as many
+    problems solved never, or always.
+
     Args:
-      values: one estimate a problem; NaN is left out.
+      values: one estimate a problem, from 0 to 1; NaN is left out.
       confidence: of the interval, such as 0.95.
     """
     values = values[~np.isnan(values)]
@@ -52,4 +56,9 @@ def mean_with_interval(
     picks = rng.integers(0, len(values), (_RESAMPLES, len(values)))
     tail = (1 - confidence) / 2
     low, high = np.quantile(values[picks].mean(axis=1), [tail, 1 - tail])
+    unseen = 1 - tail ** (1 / len(values))
+    if (values == 0).all():
+        high = unseen
+    elif (values == 1).all():
+        low = 1 - unseen
     return {"mean": float(values.mean()), "low": float(low), "high": float(high)}

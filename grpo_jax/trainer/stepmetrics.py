@@ -36,7 +36,7 @@ def reward_metrics(
     """Returns means of every reward and how much the groups disagree within.
 
     A group whose advantages are all 0 teaches nothing; `zero_variance_fraction` counts
-    them.
+    them, and the spread of all advantages falls with them.
     """
     totals, group_size = table.totals, config.rollout.group_size
     groups = totals.reshape(-1, group_size)
@@ -46,6 +46,7 @@ def reward_metrics(
         "reward/mean": _mean(totals),
         "reward/std_in_group": float(np.mean(spread)),
         "reward/zero_variance_fraction": float(silent.mean()),
+        "reward/advantage_std": float(np.std(advantages)),
         "reward/unscored_fraction": float(np.isnan(totals).mean()),
     }
     for name, values in zip(table.names, table.values.T, strict=True):

@@ -89,11 +89,22 @@ def test_less_confidence_is_narrower():
     assert wide["low"] < narrow["low"] < narrow["high"] < wide["high"]
 
 
+@pytest.mark.parametrize(("count", "beyond"), [(1, 0.975), (20, 0.1684), (400, 0.0092)])
+def test_never_or_always_right_is_not_certain(count, beyond):
+    never = mean_with_interval(np.zeros(count), 0.95)
+    always = mean_with_interval(np.ones(count), 0.95)
+    assert (never["mean"], never["low"]) == (0.0, 0.0)
+    assert (always["mean"], always["high"]) == (1.0, 1.0)
+    # So that 0 of n has probability .025: scipy.stats.beta.ppf(.975, 1, n).
+    assert never["high"] == pytest.approx(beyond, abs=5e-5)
+    assert always["low"] == pytest.approx(1 - beyond, abs=5e-5)
+
+
 def test_nan_is_left_out_of_the_mean():
-    assert mean_with_interval(np.array([1.0, np.nan, 1.0]), 0.95) == {
-        "mean": 1.0,
-        "low": 1.0,
-        "high": 1.0,
+    assert mean_with_interval(np.array([0.5, np.nan, 0.5]), 0.95) == {
+        "mean": 0.5,
+        "low": 0.5,
+        "high": 0.5,
     }
     nothing = mean_with_interval(np.array([np.nan]), 0.95)
     assert all(np.isnan(value) for value in nothing.values()) and len(nothing) == 3

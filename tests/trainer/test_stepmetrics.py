@@ -23,6 +23,7 @@ def test_groups_that_agree_and_rows_without_a_reward():
     got = stepmetrics.reward_metrics(table([1, 0, 1, 1, nan, 1]), advantages, CONFIG)
     assert got["reward/mean"] == got["reward/accuracy"] == 0.8
     assert got["reward/zero_variance_fraction"] == 2 / 3
+    np.testing.assert_allclose(got["reward/advantage_std"], 0.7 / 3**0.5, rtol=1e-6)
     np.testing.assert_allclose(got["reward/unscored_fraction"], 1 / 6)
     # Standard deviations .7071, 0 and, of a single value, 0.
     np.testing.assert_allclose(got["reward/std_in_group"], 0.5**0.5 / 3)
