@@ -145,3 +145,14 @@ class GuidanceLoss(enum.Enum):
     MASK = "mask"  # leave them out
     INCLUDE = "include"  # as if the policy had drawn them
     OFF_POLICY = "off_policy"  # imitate them, most where they are unlikely
+
+
+class Script(enum.Enum):
+    """The letters of a language, by the word that begins their names in Unicode."""
+
+    LATIN = "latin"
+    CYRILLIC = "cyrillic"
+    ARABIC = "arabic"
+    DEVANAGARI = "devanagari"
+    HANGUL = "hangul"
+    CJK = "cjk"  # Chinese characters; kana are another script

@@ -8,6 +8,7 @@ built, and forbids assignment from then on. Off is spelled 0 or "", never None.
 import dataclasses
 
 from grpo_jax import choices
+from grpo_jax.reward_config import RewardConfig
 from grpo_jax.sections import (
     Section,
     at_least,
@@ -153,29 +154,6 @@ class RolloutConfig(Section):
                 f"{path}.sampling.temperature is 0: greedy groups hold one completion "
                 f"{self.group_size} times and teach nothing; use a value above 0"
             )
-
-
-@dataclasses.dataclass
-class RewardConfig(Section):
-    """What a completion is worth: a weighted sum of named rewards."""
-
-    # Name of a built-in reward, or "package.module:function", to its weight.
-    weights: dict[str, float] = dataclasses.field(
-        default_factory=lambda: {"accuracy": 1.0, "format": 0.1}
-    )
-    # Processes that check completions, and what one check may use. For "code" that is
-    # one test; all tests of a program together may take six times as long.
-    workers: int = 2
-    check_seconds: float = 5.0
-    batch_seconds: float = 60.0
-    check_memory_mb: int = 2048
-
-    def validate(self, path: str):
-        """At least one reward must count."""
-        at_least(path, self, workers=1, check_memory_mb=64)
-        positive(path, self, "check_seconds", "batch_seconds")
-        if not any(self.weights.values()):
-            raise ValueError(f"{path}.weights is {self.weights}: no reward has weight")
 
 
 @dataclasses.dataclass
@@ -446,4 +424,12 @@ class TrainConfig(Section):
             raise ValueError(
                 f"{path}.guidance.signal_reward is {self.guidance.signal_reward!r}: "
                 f"use one of {path}.reward.weights, {list(self.reward.weights)}"
+            )
+        buffer = self.reward.overlong.buffer_tokens
+        limit = self.reward.overlong.max_tokens or self.rollout.max_completion_tokens
+        if buffer > limit:
+            raise ValueError(
+                f"{path}.reward.overlong.buffer_tokens is {buffer}: use at most "
+                f"{path}.reward.overlong.max_tokens, or where that is 0 "
+                f"{path}.rollout.max_completion_tokens, which is {limit}"
             )

@@ -136,7 +136,7 @@ def test_the_configuration_flag(tmp_path, arguments, message):
         (dict(task__name="arithmetik"), ("did you mean 'arithmetic'",)),
         (
             dict(reward__weights={"acuracy": 1.0}),
-            ("unknown reward 'acuracy'", "did you mean 'accuracy'"),
+            ("unknown reward 'acuracy'", "did you mean 'accuracy'", "'soft_overlong'"),
         ),
         (
             dict(reward__weights={"tests.no_module:f": 1.0}),

@@ -138,6 +138,10 @@ RULES = [
     (dict(reward__weights={}), "no reward has weight"),
     (dict(reward__workers=0), "config.reward.workers is 0"),
     (dict(reward__check_seconds=0.0), "config.reward.check_seconds is 0.0"),
+    (dict(reward__cosine__max_tokens=-1), "config.reward.cosine.max_tokens is -1"),
+    (dict(reward__repetition__ngram=0), "config.reward.repetition.ngram is 0"),
+    (dict(reward__repetition__penalty=1.0), "penalty is 1.0: use 0 or less"),
+    (dict(reward__overlong__buffer_tokens=-1), "overlong.buffer_tokens is -1"),
     (dict(objective__clip_low=0.0), "config.objective.clip_low is 0.0"),
     (dict(optimizer__beta1=1.0), "config.optimizer.beta1 is 1.0"),
     (dict(optimizer__learning_rate=0.0), "config.optimizer.learning_rate is 0.0"),
@@ -166,6 +170,22 @@ CROSS = [
     (
         dict(objective__kl_coef=0.1, objective__divergence=choices.Divergence.K1),
         ("config.objective.divergence is k1", "config.objective.kl_coef=0"),
+    ),
+    (
+        dict(reward__cosine__wrong_long=0.5),
+        ("wrong_long are -1.0 and 0.5", "config.reward.cosine.correct_short and"),
+    ),
+    (
+        dict(reward__overlong__buffer_tokens=1025),
+        (
+            "config.reward.overlong.buffer_tokens is 1025",
+            "max_completion_tokens",
+            "1024",
+        ),
+    ),
+    (
+        dict(reward__overlong__buffer_tokens=200, reward__overlong__max_tokens=100),
+        ("config.reward.overlong.buffer_tokens is 200", "overlong.max_tokens", "100"),
     ),
     (
         dict(trainer__minibatches=3),
@@ -378,7 +398,7 @@ def test_no_field_is_read_nowhere():
     found = set()
     for path in (ROOT / "grpo_jax").rglob("*.py"):
         name = path.relative_to(ROOT / "grpo_jax").as_posix()
-        if name not in ("config.py", "config_files.py"):
+        if name not in ("config.py", "reward_config.py", "config_files.py"):
             text = path.read_text()
             found |= reads_of(ast.parse(text))
             for file, section, field in READ_BY_FORMATTED_NAME:

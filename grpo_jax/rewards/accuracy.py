@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from grpo_jax.rewards import extraction
-from grpo_jax.rewards.base import Completion, RewardFunction
+from grpo_jax.rewards.base import Completion, RewardFunction, once
 from grpo_jax.rewards.pool import VerifierPool
 
 
@@ -12,9 +12,10 @@ def accuracy(pool: VerifierPool) -> RewardFunction:
 
     None where the reference cannot be parsed, or where the check failed, was killed or
     ran out of time: that says nothing about the completion. `pool.take_counts()` tells
-    how many of each there were.
+    how many of each there were. Several rewards of one batch check it once.
     """
 
+    @once
     def reward(completions: Sequence[Completion]) -> list[float | None]:
         checks = [
             (extraction.prefilled(each.prompt, each.text), each.reference)

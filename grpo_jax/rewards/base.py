@@ -1,6 +1,7 @@
 """What a reward sees and what it returns."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -31,3 +32,22 @@ class Completion:
 # A reward scores a whole batch: one value a completion, None where it does not apply
 # (an unparsable reference, a check that was killed). None is left out of the sum.
 RewardFunction = Callable[[Sequence[Completion]], Sequence[float | None]]
+
+
+def once(reward: RewardFunction) -> RewardFunction:
+    """Returns `reward` with the values of its last batch kept.
+
+    For a reward that is slow and that others are made of: however many of them look at
+    a batch, it is computed once.
+    """
+    last: tuple[list[Completion], list[float | None]] = ([], [])
+
+    @functools.wraps(reward)
+    def kept(completions: Sequence[Completion]) -> list[float | None]:
+        nonlocal last
+        # The same objects, not equal ones: columns may hold what does not compare.
+        if list(map(id, completions)) != list(map(id, last[0])):
+            last = (list(completions), list(reward(completions)))
+        return list(last[1])
+
+    return kept

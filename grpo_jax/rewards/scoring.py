@@ -77,10 +77,10 @@ def load_reward(name: str, builtin: Mapping[str, RewardFunction]) -> RewardFunct
     module_name, colon, attribute = name.partition(":")
     if not colon:
         near = difflib.get_close_matches(name, builtin, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise ValueError(
-            f"unknown reward {name!r}; {hint or f'there are {sorted(builtin)}'} "
-            'A function of your own is named as "package.module:function"'
+            f"unknown reward {name!r}; {hint}there are {sorted(builtin)}, and "
+            'functions of your own as "package.module:function"'
         )
     module = _import(module_name, name)
     if not hasattr(module, attribute):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from grpo_jax.rewards import extraction
-from grpo_jax.rewards.base import Completion, RewardFunction
+from grpo_jax.rewards.base import Completion, RewardFunction, once
 from grpo_jax.rewards.code import Limits, fraction_passed
 from grpo_jax.rewards.pool import VerifierPool
 
@@ -13,21 +13,16 @@ def passed_fraction(pool: VerifierPool, limits: Limits) -> RewardFunction:
 
     None where the tests are malformed, or where the check failed, was killed or ran out
     of time: that says nothing about the completion. A program that runs out of its own
-    time fails a test. The values of the last batch are kept, so that several rewards of
-    one batch run its programs once.
+    time fails a test. Several rewards of one batch run its programs once.
     """
-    last: tuple[list[tuple], list[float | None]] = ([], [])
 
+    @once
     def reward(completions: Sequence[Completion]) -> list[float | None]:
-        nonlocal last
         checks = [
             (extraction.prefilled(each.prompt, each.text), each.reference, limits)
             for each in completions
         ]
-        if checks != last[0]:
-            outcomes = pool.map(fraction_passed, checks)
-            last = (checks, [each.value for each in outcomes])
-        return list(last[1])
+        return [each.value for each in pool.map(fraction_passed, checks)]
 
     return reward
 

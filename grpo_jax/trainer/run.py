@@ -6,8 +6,10 @@ from grpo_jax.config import TrainConfig
 from grpo_jax.policy import sharding
 from grpo_jax.policy.devices import Device
 from grpo_jax.records import TrainBatch
+from grpo_jax.reporting import terminal
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import RewardFunction
+from grpo_jax.rewards.builtin import builtin_rewards
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.load import load_task
 from grpo_jax.trainer import batch as batches
@@ -98,11 +100,7 @@ def build(config: TrainConfig) -> Run:
     model = build_model(config)
     _check_rows(config, model.mesh)
     task = load_task(config.task, config.reward)
-    rewards = {
-        name: (weight, scoring.load_reward(name, task.rewards))
-        for name, weight in config.reward.weights.items()
-    }
-    return Run(config, model, task, rewards)
+    return Run(config, model, task, _weighted_rewards(config, task))
 
 
 def _check_rows(config: TrainConfig, mesh: sharding.AnyMesh) -> None:
@@ -118,3 +116,21 @@ def _check_rows(config: TrainConfig, mesh: sharding.AnyMesh) -> None:
                 f"{name} is {count}: config.mesh.data x config.mesh.fsdp, {split}, "
                 "must divide it"
             )
+
+
+def _weighted_rewards(
+    config: TrainConfig, task: Task
+) -> dict[str, tuple[float, RewardFunction]]:
+    """Finds the configured rewards: of the task, built in, or by import path."""
+    limit, end = config.rollout.max_completion_tokens, config.reward.cosine.max_tokens
+    if "cosine" in config.reward.weights and end not in (0, limit):
+        terminal.say(
+            f"warning: config.reward.cosine.max_tokens is {end}, but completions have "
+            f"up to {limit} tokens (config.rollout.max_completion_tokens)"
+        )
+    builtin = builtin_rewards(task.rewards["accuracy"], config.reward, limit)
+    known = {**builtin, **task.rewards}
+    return {
+        name: (weight, scoring.load_reward(name, known))
+        for name, weight in config.reward.weights.items()
+    }

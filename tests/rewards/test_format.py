@@ -2,7 +2,16 @@ import pytest
 
 from grpo_jax.rewards import extraction
 from grpo_jax.rewards.base import Completion
-from grpo_jax.rewards.format import boxed_format, code_format, think_answer_format
+from grpo_jax.rewards.format import (
+    boxed_format,
+    code_format,
+    open_r1_format,
+    open_r1_tag_count,
+    open_rs_format,
+    open_rs_tag_count,
+    think_answer_format,
+)
+from tests.rewards.helpers import check_bounds
 
 
 def value(reward, text, prompt="Question."):
@@ -153,3 +162,38 @@ def test_code_format(text, prompt, expected):
 )
 def test_python_blocks(text, expected):
     assert extraction.python_blocks(text) == expected
+
+
+CANONICAL = "<think>\nr\n</think>\n<answer>\n4\n</answer>"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", (0, 0, 0, 0)),
+        ("r\n</think>\n\nx", (1, 0, 0.5, 0.25)),
+        ("r</think>\nx", (0, 0, 0, 0)),
+        ("r\n</think>", (0, 0, 0, 0)),
+        ("r\n</think>\ns\n</think>\nx", (0, 0, 0, 0)),
+        (CANONICAL, (1, 1, 1, 1)),
+        (CANONICAL.removeprefix("<think>\n"), (1, 0, 0.5, 0.75)),
+        (CANONICAL + "\ntrailing", (1, 1, 1, 1)),
+        (CANONICAL.replace("\n", ""), (0, 0, 0, 0)),
+        ("junk\n" + CANONICAL, (1, 0, 1, 1)),
+        # Beyond the published examples.
+        (CANONICAL + "trailing", (1, 0, 1, 1)),
+        ("<think>\n</think>\n<answer>\n</answer>", (1, 0, 1, 1)),
+        ("<think>\n\n</think>\n<answer>\n\n</answer>", (1, 1, 1, 1)),
+        (CANONICAL + CANONICAL[7:], (0, 1, 0.5, 0.25)),
+    ],
+)
+def test_formats_of_open_rs_and_open_r1(text, expected):
+    rewards = open_rs_format, open_r1_format, open_rs_tag_count, open_r1_tag_count
+    assert tuple(value(reward, text) for reward in rewards) == expected
+
+
+def test_any_text_has_a_format_soon():
+    tags = ("<think>\n", "\n</think>\n<answer>\n", "\n</answer>", "\n</think>\n", "a")
+    for reward in (open_rs_format, open_rs_tag_count, open_r1_tag_count):
+        check_bounds(reward, 0, 1, *tags)
+    check_bounds(open_r1_format, 0, 1, *tags, "<think>\n\n</think>\n<answer>\n")

@@ -133,7 +133,9 @@ def test_accuracy(pool):
         completion(r"r \boxed{6}", "6", prompt="q <think>\n"),
         completion(r"r</think> \boxed{6}", "6", prompt="q <think>\n"),
     ]
-    assert accuracy(pool)(batch) == [1.0, 0.0, None, 0.0, 1.0]
+    reward = accuracy(pool)
+    for _ in range(2):  # the second time without a check
+        assert reward(batch) == [1.0, 0.0, None, 0.0, 1.0]
     assert pool.take_counts() == {"ok": 5, "timeout": 0, "error": 0, "killed": 0}
 
 

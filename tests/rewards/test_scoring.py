@@ -129,7 +129,7 @@ def test_a_module_of_the_working_directory(tmp_path: pathlib.Path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("acuracy", "unknown reward 'acuracy'; did you mean 'accuracy'"),
+        ("acuracy", r"'acuracy'; did you mean 'accuracy'\? there are \['accuracy', 'f"),
         ("zzz", r"there are \['accuracy', 'format'\]"),
         ("no_such_package.rewards:f", "no module 'no_such_package'"),
         ("grpo_jax.rewards.nothing:f", "no module 'grpo_jax.rewards.nothing'"),

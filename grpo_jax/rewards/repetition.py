@@ -1,0 +1,34 @@
+"""The penalty for saying the same again and again."""
+
+from collections.abc import Sequence
+
+from grpo_jax.rewards.base import Completion, RewardFunction
+
+
+def repetition_penalty(*, ngram: int, penalty: float) -> RewardFunction:
+    """Returns the reward that is `penalty` times the share of repeated n-grams.
+
+        penalty * (1 - distinct n-grams / n-grams)
+
+    of words in lower case, as blanks separate them; 0 with fewer than `ngram` words. A
+    text without blanks, as in Chinese, is one word.
+
+    Args:
+      ngram: words that repeat together; at least 1.
+      penalty: 0 or less.
+
+    Source: Yeo et al. (arXiv 2502.03373), as in huggingface/open-r1.
+    """
+
+    def value(text: str) -> float:
+        words = text.lower().split()
+        total = len(words) - ngram + 1
+        if total < 1:
+            return 0.0
+        distinct = len({tuple(words[at : at + ngram]) for at in range(total)})
+        return penalty * (total - distinct) / total if distinct < total else 0.0
+
+    def reward(completions: Sequence[Completion]) -> list[float]:
+        return [value(each.text) for each in completions]
+
+    return reward
