@@ -52,7 +52,9 @@ class Regime:
       task: where its problems and demonstrations come from.
       mistakes: in demonstrations, where the task leaves that open.
       base_steps: supervised steps of the base, after school.
+      base: the regime whose base is taken; its own if empty.
       steps: of GRPO.
+      problems: for training, if not the task's own number.
       tiers: whether problems come in order of difficulty.
     """
 
@@ -62,7 +64,9 @@ class Regime:
     task: str = "arithmetic"
     mistakes: float = 0.5
     base_steps: int = 300
+    base: str = ""
     steps: int = 40
+    problems: int = 20_000
     tiers: bool = False
 
 
@@ -79,7 +83,6 @@ REGIMES = {
             "fixed_include": _FIXED | _INCLUDE,
             "additive_include": _ADDITIVE | _INCLUDE,
             "additive_off_policy": _ADDITIVE | _OFF_POLICY,
-            "additive_per_prompt": _ADDITIVE | {"guidance.per_prompt": True},
             "additive_failing": _ADDITIVE | {"guidance.only_failing": True},
             "additive_annealed": _ADDITIVE | {"guidance.anneal_fraction": 0.5},
         },
@@ -104,6 +107,7 @@ REGIMES = {
         seeds=3,
         arms=_RULES,
         task="studies.tasks:drifting",
+        problems=640,  # one pass
         tiers=True,
     ),
     "dense": Regime(
@@ -111,6 +115,17 @@ REGIMES = {
         seeds=3,
         arms={name: _RULES[name] for name in ("plain", "fixed", "additive")},
         mistakes=0.25,
+    ),
+    "repeated": Regime(
+        "problems come again, five times each",
+        seeds=3,
+        arms={
+            "plain": _PLAIN,
+            "additive": _ADDITIVE,
+            "additive_per_prompt": _ADDITIVE | {"guidance.per_prompt": True},
+        },
+        base="sparse",
+        problems=128,
     ),
 }
 
@@ -136,12 +151,9 @@ def get_config(run: str = "sparse/additive/0") -> TrainConfig:
     config.warm_start.steps = 0
     config.trainer.steps = regime.steps
     config.trainer.logged_groups = 1
+    config.task.arithmetic.train_problems = regime.problems
     if regime.tiers:
         config.rollout.order = Order.TIERS
-        # The run is one pass over these.
-        config.task.arithmetic.train_problems = (
-            regime.steps * config.rollout.prompts_per_step
-        )
     config.evaluation.every_steps = 5
     config.evaluation.validation_problems = 128
     config.guidance.ladder_prompts = 256 if name.arm == "fixed" else 0
@@ -176,7 +188,7 @@ def start(name: Name) -> Name | None:
         return Name(_SCHOOL, _FACTS, name.seed)
     if name.arm == _BASE:
         return Name(_SCHOOL, _STEPS, name.seed)
-    return Name(name.regime, _BASE, name.seed)
+    return Name(REGIMES[name.regime].base or name.regime, _BASE, name.seed)
 
 
 def arms() -> dict[str, list[str]]:
