@@ -77,9 +77,6 @@ REGIMES = {
         arms=_RULES
         | {
             "fixed_all": _FIXED | _ALL,
-            "fixed_short": _FIXED | _SHORT,
-            "additive_short": _ADDITIVE | _SHORT,
-            "multiplicative_short": _MULTIPLICATIVE | _SHORT,
             "fixed_include": _FIXED | _INCLUDE,
             "additive_include": _ADDITIVE | _INCLUDE,
             "additive_off_policy": _ADDITIVE | _OFF_POLICY,
@@ -89,11 +86,10 @@ REGIMES = {
     ),
     "wrong": Regime(
         "the base is wrong, also when it is greedy",
-        seeds=3,
+        seeds=5,
         arms=_RULES
         | {
             "plain_slow": _PLAIN | _SLOW,
-            "additive_slow": _ADDITIVE | _SLOW,
             "fixed_short": _FIXED | _SHORT,
             "additive_short": _ADDITIVE | _SHORT,
             "fixed_include": _FIXED | _INCLUDE,
