@@ -11,6 +11,7 @@ with the mistakes of the regime. All of it is trained anew for every seed.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 from configs import g2rpoa
 from grpo_jax.choices import GuidanceLength, GuidanceLoss, Order
@@ -60,7 +61,7 @@ class Regime:
 
     title: str
     seeds: int
-    arms: dict[str, dict[str, object]]
+    arms: Mapping[str, Mapping[str, object]]
     task: str = "arithmetic"
     mistakes: float = 0.5
     base_steps: int = 300

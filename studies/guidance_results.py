@@ -29,7 +29,7 @@ class Outcome:
       seconds: of rollout, reward and update, without compilation, by step.
       lengths: of guidance, by step.
       spread: standard deviation of rewards within groups, by step.
-      ladder: (guidance length, accuracy) of the base.
+      ladder: guidance length and accuracy of the base, a row each.
     """
 
     before: tuple[float, float]
@@ -40,7 +40,7 @@ class Outcome:
     seconds: np.ndarray
     lengths: np.ndarray
     spread: np.ndarray
-    ladder: list[tuple[int, float]]
+    ladder: np.ndarray
 
 
 def write(output: pathlib.Path) -> None:
@@ -79,7 +79,7 @@ def read(folder: pathlib.Path) -> Outcome:
         seconds=seconds - _column(run, "compile/seconds"),
         lengths=_column(run, "guidance/length"),
         spread=_column(run, "reward/std_in_group"),
-        ladder=[(rung["length"], rung["mean"]) for rung in rungs],
+        ladder=np.array([(rung["length"], rung["mean"]) for rung in rungs]),
     )
 
 
@@ -174,7 +174,7 @@ def _charts(found: Mapping[str, _Arms]) -> list[str]:
             charts.append(chart)
     ladders = []
     for colour, (regime, arms) in enumerate(found.items()):
-        climbed = [run.ladder for run in arms.get("fixed", ()) if run.ladder]
+        climbed = [run.ladder for run in arms.get("fixed", ()) if run.ladder.size]
         if climbed:
             points = _mean(climbed)
             ladders.append(plots.Series(regime, points, colour=colour))
@@ -191,8 +191,8 @@ def _charts(found: Mapping[str, _Arms]) -> list[str]:
     return charts
 
 
-def _mean(lines: Sequence[np.ndarray | list[tuple[int, float]]]) -> list[workdir.Point]:
-    return [(x, y) for x, y in np.mean(lines, axis=0).tolist()]
+def _mean(lines: Sequence[np.ndarray]) -> list[workdir.Point]:
+    return [(x, y) for x, y in np.mean(np.stack(lines), axis=0).tolist()]
 
 
 def _by_step(field: str) -> Callable[[Outcome], tuple[np.ndarray, np.ndarray]]:
