@@ -14,7 +14,7 @@ MAX_LINES = 340
 LONG_FILES = {"config.py": 460}
 
 CONFIG = {"config", "reward_config", "config_json", "choices"}
-HOST = {"rewards", "tasks", "retrieval", "data"}
+HOST = {"rewards", "tasks", "retrieval", "data", "curation"}
 # What each part may import from grpo_jax, besides itself. A room or a module.
 ALLOWED = {
     "choices": set(),
@@ -29,6 +29,7 @@ ALLOWED = {
     "data": CONFIG,
     "rewards": CONFIG,
     "retrieval": {"data"} | CONFIG,
+    "curation": {"rewards", "data", "reporting"} | CONFIG,
     "tasks": {"rewards", "retrieval", "data"} | CONFIG,
     "rollout": {"policy", "objective", "records"} | HOST | CONFIG,
     "reporting": set(),

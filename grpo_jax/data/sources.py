@@ -28,12 +28,38 @@ def read_rows(location: str, columns: Sequence[str] = ()) -> list[Row]:
       FileNotFoundError: nothing is at `location`.
       ValueError: a file that cannot be read, a missing column, or no row at all.
     """
-    is_hub = location.startswith(_HUB)
-    files = _hub_files(location) if is_hub else _local_files(location)
-    rows = [row for file in files for row in _read_file(file, columns)]
+    rows = [row for file in find_files(location) for row in _read_file(file, columns)]
     if not rows:
         raise ValueError(f"{location} holds no row: point it to a dataset with rows")
     return rows
+
+
+def find_files(location: str) -> list[epath.Path]:
+    """Returns the files of a dataset, as `read_rows` names it, in reading order.
+
+    Raises:
+      FileNotFoundError: nothing is at `location`.
+      ValueError: a split of the hub that has no file or is ambiguous.
+    """
+    is_hub = location.startswith(_HUB)
+    return _hub_files(location) if is_hub else _local_files(location)
+
+
+def scan_rows(path: epath.Path) -> Iterator[tuple[str, Row | ValueError]]:
+    """Yields where each row of a file is, and the row or why it cannot be read.
+
+    Raises:
+      ValueError: the file is neither JSONL nor Parquet.
+    """
+    if path.suffix != ".jsonl":
+        for number, row in enumerate(_read_file(path, ()), start=1):
+            yield f"{path}:{number}", row
+        return
+    for where, line in _lines(path):
+        try:
+            yield where, _parse(where, line)
+        except ValueError as error:
+            yield where, error
 
 
 def _local_files(location: str) -> list[epath.Path]:
@@ -77,24 +103,34 @@ def _read_file(path: epath.Path, columns: Sequence[str]) -> list[Row]:
 
 
 def _read_json_lines(path: epath.Path, columns: Sequence[str]) -> Iterator[Row]:
+    for where, line in _lines(path):
+        row = _parse(where, line)
+        _check_columns(where, columns, list(row))
+        yield row
+
+
+def _lines(path: epath.Path) -> Iterator[tuple[str, bytes]]:
+    """Yields where each line is that says something, and the line."""
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
-            where = f"{path}:{number}"
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:  # malformed JSON, or bytes that are not UTF-8
-                raise ValueError(
-                    f"{where} is not JSON ({error}): write one object a line"
-                ) from error
-            if not isinstance(row, dict):
-                raise ValueError(
-                    f"{where} holds a {type(row).__name__}, {_shorten(row)}: write one "
-                    'object a line, such as {"question": "...", "answer": "..."}'
-                )
-            _check_columns(where, columns, list(row))
-            yield row
+            if line.strip():
+                yield f"{path}:{number}", line
+
+
+def _parse(where: str, line: bytes) -> Row:
+    try:
+        row = json.loads(line)
+    # Malformed JSON, or bytes that are not UTF-8; or nested beyond all measure.
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{where} is not JSON ({error}): write one object a line"
+        ) from error
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{where} holds a {type(row).__name__}, {_shorten(row)}: write one "
+            'object a line, such as {"question": "...", "answer": "..."}'
+        )
+    return row
 
 
 def _read_parquet(path: epath.Path, columns: Sequence[str]) -> list[Row]:

@@ -95,6 +95,17 @@ def final_answer(text: str) -> str | None:
     return None if stated is None else _without_prose(stated)
 
 
+def after_hashes(reference: str) -> str:
+    """Returns the answer of a reference in GSM8K's original form, else all of it.
+
+    Of `reasoning #### 1,234` that is 1234: what follows the last `####`, without
+    commas.
+    """
+    if "####" not in reference:
+        return reference
+    return reference.rpartition("####")[2].strip().replace(",", "")
+
+
 def _after_anchor(text: str) -> str | None:
     text = text.replace("**", "")
     end = None

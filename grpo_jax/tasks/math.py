@@ -5,6 +5,7 @@ import functools
 from grpo_jax.config import RewardConfig, TaskConfig
 from grpo_jax.data import sources
 from grpo_jax.data.examples import Example
+from grpo_jax.rewards import extraction
 from grpo_jax.rewards.accuracy import accuracy
 from grpo_jax.rewards.format import boxed_format, think_answer_format
 from grpo_jax.rewards.pool import VerifierPool
@@ -59,10 +60,7 @@ def read_examples(location: str, config: TaskConfig) -> list[Example]:
 
 def _reference(config: TaskConfig, where: str, row: sources.Row) -> str:
     place = (where, row, "reference_column", config.reference_column)
-    text = rows.text(*place)
-    if "####" not in text:
-        return text
-    answer = text.rpartition("####")[2].strip().replace(",", "")
+    answer = extraction.after_hashes(rows.text(*place))
     if not answer:
         raise rows.says_nothing(*place)
     return answer

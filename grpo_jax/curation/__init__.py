@@ -1,0 +1,1 @@
+"""From raw files of problems to a training set: one small judgement after another."""

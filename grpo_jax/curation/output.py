@@ -1,0 +1,140 @@
+"""What a curated set is written as: the data, the rows that were dropped, the facts."""
+
+import dataclasses
+import io
+import os
+import pathlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from grpo_jax.curation import mixture
+from grpo_jax.curation.settings import FORMATS, Settings
+from grpo_jax.curation.stage_files import Judged, json_lines
+from grpo_jax.reporting.files import write_atomically
+
+Row = dict[str, Any]
+
+_EXAMPLES = 3
+
+
+def write(settings: Settings, judged: Sequence[Judged]) -> pathlib.Path:
+    """Writes dropped.jsonl, then the data; returns where the data is.
+
+    Raises:
+      ValueError: no row is left.
+    """
+    dropped = settings.output / "dropped.jsonl"
+    write_atomically(dropped, json_lines(_dropped_rows(judged)))
+    for name in FORMATS:  # what lies there is of an earlier run
+        (settings.output / f"data.{name}").unlink(missing_ok=True)
+    if not judged[-1].kept:
+        worst = max(judged, key=lambda each: len(each.dropped))
+        raise ValueError(
+            f"every row was dropped; the stage that dropped most is {worst.name!r} "
+            f"({len(worst.dropped)} of {len(worst.problems)}): {dropped} says why"
+        )
+    rows = _data_rows(settings, judged)
+    path = settings.output / f"data.{settings.format}"
+    if settings.format == "jsonl":
+        write_atomically(path, json_lines(rows))
+    else:
+        _write_parquet(path, rows)
+    return path
+
+
+def facts(settings: Settings, judged: Sequence[Judged], command: str) -> Row:
+    """Returns what the card and the terminal say, as plain data."""
+    final = judged[-1].kept
+    labels = mixture.ranked(each.difficulty for each in final)
+    difficulties = Counter(each.difficulty for each in final)
+    return {
+        "command": command,
+        "settings": _plain(settings),
+        "inputs": [vars(each) | {"sha256": each.digest()} for each in settings.inputs],
+        "stages": [_stage_facts(each) for each in judged],
+        "difficulties": {label: difficulties[label] for label in labels}
+        if settings.has_difficulties
+        else {},
+    }
+
+
+def _data_rows(settings: Settings, judged: Sequence[Judged]) -> list[Row]:
+    """Returns the rows that are left, with columns that the math task reads."""
+    kept = judged[-1].kept
+    columns = ["question", "answer", "solution", "source", "row"]
+    if not settings.has_difficulties:
+        return [_row(problem, columns) for problem in kept]
+    # A mixture names its labels from easy to hard.
+    labels = list(settings.mixture) or mixture.ranked(p.difficulty for p in kept)
+    columns.append("difficulty")
+    return [
+        _row(each, columns) | {"tier": labels.index(each.difficulty)} for each in kept
+    ]
+
+
+def _row(problem: Any, columns: Sequence[str]) -> Row:
+    values = vars(problem) | {"row": problem.where}
+    return {name: values[name] for name in columns}
+
+
+def _dropped_rows(judged: Sequence[Judged]) -> list[Row]:
+    return [
+        {
+            "row": problem.where,
+            "source": problem.source,
+            "stage": stage.name,
+            **vars(drop),
+            "question": problem.question,
+            "answer": problem.answer,
+        }
+        for stage in judged
+        for problem, drop in stage.dropped
+    ]
+
+
+def _stage_facts(judged: Judged) -> Row:
+    reasons = Counter(drop.reason for _, drop in judged.dropped)
+    return {
+        "name": judged.name,
+        "rows": len(judged.problems),
+        "rows_by_source": dict(Counter(each.source for each in judged.problems)),
+        "kept": len(judged.kept),
+        "kept_by_source": dict(Counter(each.source for each in judged.kept)),
+        "reasons": dict(reasons.most_common()),
+        "examples": _examples(judged),
+        "seconds": judged.seconds,
+        "reused": judged.reused,
+    }
+
+
+def _examples(judged: Judged) -> list[Row]:
+    """Returns a few rows that were dropped, as many reasons among them as can be."""
+    firsts = {}
+    for index, (_, drop) in enumerate(judged.dropped):
+        firsts.setdefault(drop.reason, index)
+    others = [i for i in range(len(judged.dropped)) if i not in firsts.values()]
+    chosen = [*firsts.values(), *others][:_EXAMPLES]
+    rows = _dropped_rows([judged])
+    return [rows[index] for index in chosen]
+
+
+def _plain(settings: Settings) -> Row:
+    """Returns settings as JSON has them."""
+    fields = dataclasses.asdict(settings)
+    return fields | {
+        "output": str(settings.output),
+        "keep": sorted(settings.keep),
+        "mixture": dict(settings.mixture),
+    }
+
+
+def _write_parquet(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), buffer)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(buffer.getvalue())
+    os.replace(partial, path)

@@ -1,0 +1,38 @@
+"""The curation door, run as a user runs it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.system
+
+
+def run(*arguments: str):
+    return subprocess.run(
+        [sys.executable, "-m", "grpo_jax.curate", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_one_line(tmp_path):
+    rows = [{"problem": f"What is {i}+1?", "answer": f"{i + 1}"} for i in range(9)]
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+    done = run(f"--input={raw}=sums", f"--output={tmp_path}/out")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == f"{tmp_path}/out/data.jsonl"
+    data = (tmp_path / "out" / "data.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in data] == ["sums"] * 9
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "9 of 10 problems are left." in card
+    assert f"python -m grpo_jax.curate --input={raw}=sums" in card
+
+    done = run(f"--input={raw}", f"--output={tmp_path}/out", "--question_column=x")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "--question_column to one of ['answer', 'problem']" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
