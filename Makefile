@@ -42,7 +42,7 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.packing
 	$(BIN)/python -m benchmarks.scaling --figure=docs/scaling.svg
 
-# Miniature runs that compare ways of guidance: within an hour on two cores, resumable.
+# Miniature runs that compare ways of guidance: about an hour on two cores, resumable.
 study-guidance: $(READY)
 	$(BIN)/python -m studies.run guidance
 
