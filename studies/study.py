@@ -74,7 +74,7 @@ class Study:
         order = self._ordered(names)
         starts = {self.start(name) for name in order}
         cores: queue.SimpleQueue[int] = queue.SimpleQueue()
-        available = sorted(os.sched_getaffinity(0))
+        available = _cores()
         for core in available:
             cores.put(core)
         done = {name: threading.Event() for name in order}
@@ -141,18 +141,26 @@ def is_done(folder: pathlib.Path) -> bool:
     return False
 
 
+def _cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def _door(door: str, flags: Sequence[str], folder: pathlib.Path, core: int) -> None:
     """Runs a door on one core; what it says goes to FOLDER/log.txt."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "log.txt"
     with log.open("ab") as file:
-        ended = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-m", f"grpo_jax.{door}", *flags],
             stdout=file,
             stderr=subprocess.STDOUT,
-            check=False,
-            preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
-    if ended.returncode:
+        with contextlib.suppress(AttributeError, ProcessLookupError):
+            # Before it has any threads, which will stay on the core, too. Linux only.
+            os.sched_setaffinity(process.pid, {core})
+        status = process.wait()
+    if status:
         last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
         raise RuntimeError(f"{door} {' '.join(flags)} failed; from {log}:\n{last}")
