@@ -132,11 +132,12 @@ def get_config(run: str = "sparse/additive/0") -> TrainConfig:
     name = Name.parse(run, arms())
     config = g2rpoa.miniature()
     config.seed = name.seed
+    if before := start(name):
+        config.policy.path = f"runs/study_guidance/{before}/model"
     if name.regime == _SCHOOL:
-        _set_school(config, name)
+        _set_school(config, name.arm)
         return config
     regime = REGIMES[name.regime]
-    config.policy.path = f"runs/study_guidance/{start(name)}/model"
     config.task.name = regime.task
     config.task.arithmetic.mistake_fraction = regime.mistakes
     if name.arm == _BASE:
@@ -160,21 +161,20 @@ def get_config(run: str = "sparse/additive/0") -> TrainConfig:
     return config
 
 
-def _set_school(config: TrainConfig, name: Name) -> None:
+def _set_school(config: TrainConfig, arm: str) -> None:
     """Makes a run of supervised training without a mistake."""
     config.trainer.steps = 0
     config.guidance = GuidanceConfig()
     arithmetic = config.task.arithmetic
     arithmetic.mistake_fraction = 0.0
     config.warm_start.steps = 800
-    if name.arm == _FACTS:
+    if arm == _FACTS:
         arithmetic.operations = 2
         # There are 4000 of two steps.
         arithmetic.train_problems, arithmetic.validation_problems = 2000, 64
         arithmetic.test_problems = 256
     else:
         config.warm_start.optimizer.learning_rate = 2e-3
-        config.policy.path = f"runs/study_guidance/{start(name)}/model"
 
 
 def start(name: Name) -> Name | None:

@@ -90,7 +90,7 @@ def _passes(run: workdir.Run, name: str) -> tuple[float, float]:
 
 
 def _column(run: workdir.Run, key: str) -> np.ndarray:
-    return np.array([row[key] for row in run.metrics if key in row])
+    return np.array([value for _, value in workdir.series(run.metrics, key)])
 
 
 _Arms = Mapping[str, Sequence[Outcome]]

@@ -5,6 +5,8 @@ import functools
 import itertools
 import math
 import re
+import subprocess
+import sys
 from typing import Any
 
 import jax
@@ -201,3 +203,14 @@ def collectives(compiled):
             sizes = [math.prod(map(int, filter(None, x.split(",")))) for x in shapes]
             found.append((entry, match[2], max(sizes)))
     return found
+
+
+def run_door(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs a door as a user runs it, to its end, whatever that is."""
+    return subprocess.run(
+        [sys.executable, "-m", f"grpo_jax.{name}", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )

@@ -1,21 +1,16 @@
 """The curation door, run as a user runs it."""
 
+import functools
 import json
-import subprocess
-import sys
 
 import pytest
+
+from tests import helpers
 
 pytestmark = pytest.mark.system
 
 
-def run(*arguments: str):
-    return subprocess.run(
-        [sys.executable, "-m", "grpo_jax.curate", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+run = functools.partial(helpers.run_door, "curate")
 
 
 def test_one_line(tmp_path):

@@ -1,21 +1,19 @@
 """The door that writes random models, as a user runs it."""
 
+import functools
 import json
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 
 from grpo_jax.policy import huggingface, presets, safetensors_files, transformer
+from tests import helpers
 
 pytestmark = pytest.mark.system
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", "grpo_jax.random_model", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+run = functools.partial(helpers.run_door, "random_model")
 
 
 @pytest.fixture

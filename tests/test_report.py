@@ -1,20 +1,15 @@
 """The report door, run as a user runs it."""
 
-import subprocess
-import sys
+import functools
 
 import pytest
+
+from tests import helpers
 
 pytestmark = pytest.mark.system
 
 
-def run(*arguments: str):
-    return subprocess.run(
-        [sys.executable, "-m", "grpo_jax.report", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+run = functools.partial(helpers.run_door, "report")
 
 
 @pytest.fixture

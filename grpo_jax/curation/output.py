@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import os
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
@@ -42,7 +41,9 @@ def write(settings: Settings, judged: Sequence[Judged]) -> pathlib.Path:
     if settings.format == "jsonl":
         write_atomically(path, json_lines(rows))
     else:
-        _write_parquet(path, rows)
+        buffer = io.BytesIO()
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), buffer)
+        write_atomically(path, buffer.getvalue())
     return path
 
 
@@ -130,11 +131,3 @@ def _plain(settings: Settings) -> Row:
         "keep": sorted(settings.keep),
         "mixture": dict(settings.mixture),
     }
-
-
-def _write_parquet(path: pathlib.Path, rows: Sequence[Row]) -> None:
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), buffer)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(buffer.getvalue())
-    os.replace(partial, path)

@@ -138,7 +138,7 @@ class PromptStream:
                 .repeat()
             )
         else:
-            self.set_tiers([prompt.example.tier for prompt in self.prompts])
+            self._batches = self._by_tier()
         self._next_batch = 0
 
     def set_tiers(self, tiers: Sequence[int]):
@@ -149,7 +149,11 @@ class PromptStream:
             )
             for prompt, tier in zip(self.prompts, tiers, strict=True)
         ]
-        self._batches = (
+        self._batches = self._by_tier()
+
+    def _by_tier(self) -> Any:
+        tiers = [prompt.example.tier for prompt in self.prompts]
+        return (
             grain.MapDataset.source(np.argsort(tiers, kind="stable").tolist())
             .repeat()
             .batch(self._identity["prompts_per_step"], batch_fn=list)

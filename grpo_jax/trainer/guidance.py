@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from grpo_jax import choices
 from grpo_jax.config import GuidanceConfig, TrainConfig
@@ -246,26 +246,24 @@ def roll_out(
         submit(np.ones(len(rows), bool))
     else:
         submit(~chosen)
-        failing = _failing(run, session, rows[~chosen], prompts)
+        alone = session.trajectories(rows[~chosen].tolist())
+        failing = np.max(np.nan_to_num(signals(run, alone, prompts)), axis=1) <= 0
         given.counts[~np.repeat(failing, group_size)] = 0
         submit(chosen)
     return session.trajectories(rows.tolist()), given
 
 
-def _failing(
-    run: Run,
-    session: Session,
-    rows: Int[np.ndarray, " n"],
-    prompts: Sequence[EncodedPrompt],
-) -> Bool[np.ndarray, " N"]:
-    """Returns which groups have no unguided completion with a signal above 0."""
+def signals(
+    run: Run, trajectories: Trajectories, prompts: Sequence[EncodedPrompt]
+) -> Float[np.ndarray, "N G"]:
+    """Returns the reward that guidance follows, of the rows of every prompt.
+
+    NaN where a row has none.
+    """
     name = run.config.guidance.signal_reward
-    completions = groups.completions(
-        session.trajectories(rows.tolist()), prompts, run.model.tokenizer
-    )
-    table = scoring.score(completions, {name: (1.0, run.rewards[name][1])})
-    values = np.nan_to_num(table.totals).reshape(len(prompts), -1)
-    return np.max(values, axis=1) <= 0
+    completions = groups.completions(trajectories, prompts, run.model.tokenizer)
+    table = scoring.score(completions, {name: run.rewards[name]})
+    return table.values[:, 0].reshape(len(prompts), -1)
 
 
 def _trace_text(prompt: EncodedPrompt, open_thinking: bool) -> str:

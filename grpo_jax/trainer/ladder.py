@@ -5,6 +5,7 @@ given more of a trace that fits the prompt, token for token, is right more often
 also shows where the guidance length should begin: where some completions are right.
 """
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -14,11 +15,10 @@ import numpy as np
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.policy import transformer
 from grpo_jax.reporting import terminal
-from grpo_jax.rewards import scoring
-from grpo_jax.rollout import groups, session
+from grpo_jax.rollout import session
 from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.rollout.texts import Request
-from grpo_jax.trainer import logbook, statistics
+from grpo_jax.trainer import guidance, logbook, statistics
 from grpo_jax.trainer.guidance import Guide
 from grpo_jax.trainer.model import LADDER
 from grpo_jax.trainer.run import Run
@@ -45,7 +45,7 @@ def climb(
     """
     count = run.config.guidance.ladder_prompts
     with_traces = (prompt for prompt in prompts if prompt.example.solution)
-    chosen = [prompt for prompt, _ in zip(with_traces, range(count), strict=False)]
+    chosen = list(itertools.islice(with_traces, count))
     if not chosen:
         return
     ladder = measure(run, guide, view, chosen)
@@ -87,13 +87,10 @@ def measure(
         sampling=Sampling.of(run.config.rollout.sampling),
         key=run.model.key(LADDER),
     )
-    completions = groups.completions(trajectories, prompts, run.model.tokenizer)
-    name = run.config.guidance.signal_reward
-    table = scoring.score(completions, {name: (1.0, run.rewards[name][1])})
-    values = table.values[:, 0].reshape(len(prompts), len(lengths))
+    values = guidance.signals(run, trajectories, prompts)
     given_tokens = np.reshape(given, values.shape).mean(axis=0)
     return {
-        "signal": name,
+        "signal": run.config.guidance.signal_reward,
         "prompts": len(prompts),
         "rungs": [
             {

@@ -14,43 +14,26 @@ from grpo_jax.objective.guidance_length import (
     start,
     to_numbers,
 )
+from tests.objective.lengths import (
+    ADDITIVE,
+    CYCLE,
+    MULTIPLICATIVE,
+    NAN,
+    SCHEDULES,
+    jitted,
+    trace,
+)
 
 P = (0.25, 0.5, 0.375, 0.375, 0.75, 0.5)
 Q = (0.5,) * 4
 Z = (0, 0, 0.125, 0.25, 0.0625, 0.5)
 CONSTANTS = (0.1, 0.35, 0.7, 0.85, 0.99)
-NAN = math.nan
-
-ADDITIVE, MULTIPLICATIVE, CYCLE = (
-    GuidanceLength.ADDITIVE,
-    GuidanceLength.MULTIPLICATIVE,
-    GuidanceLength.CYCLE,
-)
-SCHEDULES = (
-    GuidanceLength.LINEAR,
-    GuidanceLength.CONCAVE,
-    GuidanceLength.STEPWISE,
-    GuidanceLength.COSINE,
-)
 
 
 def rule(kind, initial, minimum=1, maximum=3072, **options):
     return LengthRule(
         kind=kind, initial=initial, minimum=minimum, maximum=maximum, **options
     )
-
-
-jitted = jax.jit(advance, static_argnums=0)
-
-
-def trace(a_rule, rewards, step=advance, state=None):
-    """Returns the length of the first step and of that after every reward."""
-    state = start(a_rule) if state is None else state
-    lengths = [int(state.length)]
-    for reward in rewards:
-        state = step(a_rule, state, jnp.float32(reward))
-        lengths.append(int(state.length))
-    return lengths
 
 
 RULES = {

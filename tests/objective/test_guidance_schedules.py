@@ -1,43 +1,24 @@
 """Schedules of the guidance length, and what its rules refuse."""
 
-import math
-
-import jax
-import jax.numpy as jnp
 import pytest
 
 from grpo_jax.choices import GuidanceLength
-from grpo_jax.objective.guidance_length import LengthRule, advance, start
-
-NAN = math.nan
-ADDITIVE, MULTIPLICATIVE, CYCLE = (
-    GuidanceLength.ADDITIVE,
-    GuidanceLength.MULTIPLICATIVE,
-    GuidanceLength.CYCLE,
+from grpo_jax.objective.guidance_length import LengthRule
+from tests.objective.lengths import (
+    ADDITIVE,
+    CYCLE,
+    MULTIPLICATIVE,
+    NAN,
+    SCHEDULES,
+    jitted,
+    trace,
 )
-SCHEDULES = (
-    GuidanceLength.LINEAR,
-    GuidanceLength.CONCAVE,
-    GuidanceLength.STEPWISE,
-    GuidanceLength.COSINE,
-)
-
-jitted = jax.jit(advance, static_argnums=0)
-
-
-def trace(a_rule, rewards):
-    state = start(a_rule)
-    lengths = [int(state.length)]
-    for reward in rewards:
-        state = jitted(a_rule, state, jnp.float32(reward))
-        lengths.append(int(state.length))
-    return lengths
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_fall_from_initial_to_final(kind):
     a_rule = LengthRule(kind, 3000, final=30, total_steps=50, interval=7)
-    lengths = trace(a_rule, [0.5] * 60)
+    lengths = trace(a_rule, [0.5] * 60, jitted)
     assert lengths[0] == 3000
     assert lengths[49:] == [30] * 12
     assert lengths == sorted(lengths, reverse=True)
@@ -49,7 +30,8 @@ def test_schedules_fall_from_initial_to_final(kind):
 def test_rewards_change_no_schedule():
     for kind in (*SCHEDULES, GuidanceLength.FIXED):
         a_rule = LengthRule(kind, 100, total_steps=8)
-        assert trace(a_rule, [0.1, NAN, 0.9, 0, 1]) == trace(a_rule, [NAN] * 5)
+        seen = trace(a_rule, [0.1, NAN, 0.9, 0, 1], jitted)
+        assert seen == trace(a_rule, [NAN] * 5, jitted)
 
 
 @pytest.mark.parametrize(
