@@ -44,6 +44,7 @@ class Aggregation(enum.Enum):
     TOKEN_MEAN = "token_mean"  # mean over all tokens of the batch
     CONSTANT = "constant"  # sum / (completions * max_completion_tokens)
     SEQUENCE_SUM = "sequence_sum"  # sum over tokens, then mean over completions
+    GROUP_TOKEN_MEAN = "group_token_mean"  # mean over a group's tokens, then groups
 
 
 class Advantage(enum.Enum):
@@ -85,6 +86,23 @@ class Order(enum.Enum):
     TIERS = "tiers"  # from the easiest tier to the hardest, the same in each epoch
     # The same, with tiers that are measured: how often the starting policy is right.
     PASS_RATE = "pass_rate"
+
+
+class ZeroVariance(enum.Enum):
+    """What becomes of a group whose completions are all as right as each other."""
+
+    KEEP = "keep"  # it is trained on; other rewards may still differ within it
+    DROP = "drop"  # it has no part in the loss, nor in what the loss is divided by
+    REFILL = "refill"  # the same, and groups of other prompts are made in its place
+
+
+class Best(enum.Enum):
+    """Which checkpoint of those that were validated is the best."""
+
+    HIGHEST = "highest"  # of the metric
+    # The first within one standard error of the highest: what the data cannot tell
+    # apart is decided for less training.
+    ONE_STANDARD_ERROR = "one_standard_error"
 
 
 class Overlong(enum.Enum):

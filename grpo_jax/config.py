@@ -9,6 +9,7 @@ import dataclasses
 
 from grpo_jax import choices
 from grpo_jax.reward_config import RewardConfig
+from grpo_jax.rollout_config import RolloutConfig, SamplingConfig
 from grpo_jax.sections import (
     Section,
     at_least,
@@ -112,51 +113,6 @@ class TaskConfig(Section):
 
 
 @dataclasses.dataclass
-class SamplingConfig(Section):
-    """How tokens are drawn."""
-
-    temperature: float = 1.0  # 0 is greedy
-    top_k: int = 0  # 0 is off
-    top_p: float = 1.0  # 1 is off
-    min_p: float = 0.0  # 0 is off
-
-    def validate(self, path: str):
-        """Checks ranges."""
-        at_least(path, self, temperature=0.0, top_k=0)
-        fraction(path, self, "min_p")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"{path}.top_p is {self.top_p}: use a value in (0, 1]")
-
-
-@dataclasses.dataclass
-class RolloutConfig(Section):
-    """How groups of completions are produced."""
-
-    prompts_per_step: int = 32
-    group_size: int = 8
-    max_prompt_tokens: int = 512
-    max_completion_tokens: int = 1024
-    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
-    order: choices.Order = choices.Order.SHUFFLED
-    tier_samples: int = 4  # of every training prompt, for order=pass_rate
-    # Decode steps between two looks of the host at which rows are done.
-    chunk_steps: int = 32
-    # Most rows decoded at once; more are taken in waves. 0: all, where memory allows.
-    max_rows: int = 0
-
-    def validate(self, path: str):
-        """A group needs two rows to have an advantage."""
-        at_least(path, self, prompts_per_step=1, group_size=2, max_prompt_tokens=1)
-        at_least(path, self, max_completion_tokens=1, chunk_steps=1, max_rows=0)
-        at_least(path, self, tier_samples=1)
-        if self.sampling.temperature == 0:
-            raise ValueError(
-                f"{path}.sampling.temperature is 0: greedy groups hold one completion "
-                f"{self.group_size} times and teach nothing; use a value above 0"
-            )
-
-
-@dataclasses.dataclass
 class ObjectiveConfig(Section):
     """The policy-gradient loss."""
 
@@ -176,10 +132,13 @@ class ObjectiveConfig(Section):
     divergence: choices.Divergence = choices.Divergence.K3
     # Completions cut by the token limit are left out of the loss.
     mask_truncated: bool = False
+    # At which log-probs are taken. 0: that of sampling, at which the completions were
+    # drawn; 1 is what TRL did before 2025-03, off the policy that samples.
+    temperature: float = 0.0
 
     def validate(self, path: str):
         """k1 as a loss has zero expected gradient, so it is refused."""
-        at_least(path, self, advantage_epsilon=0.0, kl_coef=0.0)
+        at_least(path, self, advantage_epsilon=0.0, kl_coef=0.0, temperature=0.0)
         positive(path, self, "clip_low", "clip_high")
         if self.dual_clip and self.dual_clip <= 1 + self.clip_high:
             raise ValueError(
@@ -346,11 +305,19 @@ class EvaluationConfig(Section):
     validation_problems: int = 0
     test_problems: int = 0
     confidence: float = 0.95
+    # Validations in a row that do not raise the best one before the run ends. 0: all
+    # steps are taken.
+    patience: int = 0
 
     def validate(self, path: str):
         """Checks ranges."""
         at_least(path, self, every_steps=0, samples=1, max_completion_tokens=0)
-        at_least(path, self, validation_problems=0, test_problems=0)
+        at_least(path, self, validation_problems=0, test_problems=0, patience=0)
+        if self.patience and not self.every_steps:
+            raise ValueError(
+                f"{path}.patience is {self.patience} and {path}.every_steps is 0: "
+                "without validations nothing can end the run; set every_steps"
+            )
         if not 0 < self.confidence < 1:
             raise ValueError(
                 f"{path}.confidence is {self.confidence}: use a value between 0 and "
@@ -364,8 +331,9 @@ class CheckpointConfig(Section):
 
     every_steps: int = 50
     keep_last: int = 2
-    # Also keep the checkpoint with the highest of this validation metric. "": none.
+    # Also keep the best checkpoint by this validation metric. "": none.
     best_metric: str = "evaluation/pass@1"
+    best_rule: choices.Best = choices.Best.ONE_STANDARD_ERROR
 
     def validate(self, path: str):
         """Checks ranges, and that only an evaluation decides what is best."""
@@ -418,12 +386,32 @@ class TrainConfig(Section):
             f"{path}.rollout.prompts_per_step x group_size",
             rows,
         )
-        if self.guidance.signal_reward not in self.reward.weights and (
-            self.guidance.fraction
+        if self.objective.aggregation is choices.Aggregation.GROUP_TOKEN_MEAN:
+            divides(
+                f"{path}.trainer.minibatches, with "
+                f"{path}.objective.aggregation=group_token_mean,",
+                self.trainer.minibatches,
+                f"{path}.rollout.prompts_per_step",
+                self.rollout.prompts_per_step,
+            )
+        keeps_all = self.rollout.zero_variance is choices.ZeroVariance.KEEP
+        for name, reward, read in (
+            (
+                "guidance.signal_reward",
+                self.guidance.signal_reward,
+                self.guidance.fraction > 0,
+            ),
+            ("rollout.variance_reward", self.rollout.variance_reward, not keeps_all),
         ):
+            if read and reward not in self.reward.weights:
+                raise ValueError(
+                    f"{path}.{name} is {reward!r}: use one of {path}.reward.weights, "
+                    f"{list(self.reward.weights)}; a weight of 0 only watches"
+                )
+        if self.evaluation.patience and not self.checkpoint.best_metric:
             raise ValueError(
-                f"{path}.guidance.signal_reward is {self.guidance.signal_reward!r}: "
-                f"use one of {path}.reward.weights, {list(self.reward.weights)}"
+                f"{path}.evaluation.patience is {self.evaluation.patience} and "
+                f"{path}.checkpoint.best_metric is empty: name the metric to watch"
             )
         buffer = self.reward.overlong.buffer_tokens
         limit = self.reward.overlong.max_tokens or self.rollout.max_completion_tokens

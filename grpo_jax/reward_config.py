@@ -13,7 +13,8 @@ from grpo_jax.sections import Section, at_least, positive
 class CosineConfig(Section):
     """The "cosine" reward: from the short value to the long one over the length."""
 
-    # Where the long values are reached. 0: config.rollout.max_completion_tokens.
+    # Where the long values are reached. 0: at the limit of the completion, which is
+    # config.rollout.max_completion_tokens or lower in an early stage.
     max_tokens: int = 0
     correct_short: float = 1.0  # no tokens, right
     correct_long: float = 0.5  # max_tokens and beyond, right
@@ -51,7 +52,7 @@ class RepetitionConfig(Section):
 class OverlongConfig(Section):
     """The "soft_overlong" reward: it falls from 0 to -1 at the end of the length."""
 
-    # Where -1 is reached. 0: config.rollout.max_completion_tokens.
+    # Where -1 is reached. 0: at the limit of the completion.
     max_tokens: int = 0
     # Over how many tokens before that it falls. 0: a quarter of them.
     buffer_tokens: int = 0

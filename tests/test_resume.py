@@ -32,6 +32,10 @@ COMMAND = [
     "--config.guidance.maximum=16",
     "--config.guidance.delta=2",
     "--config.guidance.per_prompt=true",
+    # Groups that agree are made up for, and the limit of completions rises.
+    "--config.rollout.zero_variance=refill",
+    "--config.rollout.stages.initial_tokens=24",
+    "--config.rollout.stages.every_steps=3",
     "--config.rollout.prompts_per_step=6",
     "--config.rollout.group_size=4",
     "--config.evaluation.every_steps=3",

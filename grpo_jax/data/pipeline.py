@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -81,10 +81,11 @@ def encode_prompts(
 class PromptStream:
     """Endless batches of prompts, in a new permutation each epoch or by tiers.
 
-    A prompt appears at most once in a batch, because sampling noise depends on its id:
+    A prompt appears at most once in a step, because sampling noise depends on its id:
     a second group of it would repeat the first. So a batch of a permutation lies within
     one epoch, and the `len(prompts) % prompts_per_step` prompts at its end wait for the
     next one. By tiers, which come in the same order again, it may reach over the end.
+    What a step takes besides its batch moves the following batches on.
 
     Attributes:
       prompts: what is drawn from, in the order of the examples.
@@ -139,7 +140,8 @@ class PromptStream:
             )
         else:
             self._batches = self._by_tier()
-        self._next_batch = 0
+        self._position = 0  # prompts taken or passed over
+        self._open: tuple[int, list[int]] = (-1, [])  # the batch looked at last
 
     def set_tiers(self, tiers: Sequence[int]):
         """Gives every prompt a tier; from now on the lowest tiers come first."""
@@ -149,7 +151,7 @@ class PromptStream:
             )
             for prompt, tier in zip(self.prompts, tiers, strict=True)
         ]
-        self._batches = self._by_tier()
+        self._batches, self._open = self._by_tier(), (-1, [])
 
     def _by_tier(self) -> Any:
         tiers = [prompt.example.tier for prompt in self.prompts]
@@ -163,13 +165,33 @@ class PromptStream:
         return self
 
     def __next__(self) -> list[EncodedPrompt]:
-        indices = self._batches[self._next_batch]
-        self._next_batch += 1
-        return [self.prompts[index] for index in indices]
+        return self.take(self._identity["prompts_per_step"])
+
+    def take(self, count: int, without: Iterable[int] = ()) -> list[EncodedPrompt]:
+        """Returns the next prompts, each once; fewer where there are no others.
+
+        Args:
+          count: how many.
+          without: ids of prompts of this stream that are passed over.
+        """
+        there, chosen = set(without), []
+        while len(chosen) < count and len(there) < len(self.prompts):
+            prompt = self._at(self._position)
+            self._position += 1
+            if prompt.example.id not in there:
+                there.add(prompt.example.id)
+                chosen.append(prompt)
+        return chosen
+
+    def _at(self, position: int) -> EncodedPrompt:
+        batch, place = divmod(position, self._identity["prompts_per_step"])
+        if batch != self._open[0]:
+            self._open = batch, self._batches[batch]
+        return self.prompts[self._open[1][place]]
 
     def get_state(self) -> dict[str, int | str]:
         """Returns where the stream is; JSON can hold it."""
-        return {"next_batch": self._next_batch, **self._identity}
+        return {"position": self._position, **self._identity}
 
     def set_state(self, state: Mapping[str, Any]):
         """Continues as the stream that returned `state` would have.
@@ -184,7 +206,7 @@ class PromptStream:
                     f"this run has {value}: resume with the same data and config, or "
                     "start in a new workdir"
                 )
-        self._next_batch = state["next_batch"]
+        self._position = state["position"]
 
 
 def demonstration_batches(

@@ -18,6 +18,7 @@ class Completion:
       finished: False where the token limit cut it.
       group: index of the prompt within the batch; rows of one group share it.
       columns: every column of the dataset row, for rewards that need more.
+      max_tokens: the limit that it was written under; 0 is none.
     """
 
     prompt: str
@@ -27,6 +28,7 @@ class Completion:
     finished: bool
     group: int
     columns: Mapping[str, Any]
+    max_tokens: int = 0
 
 
 # A reward scores a whole batch: one value a completion, None where it does not apply

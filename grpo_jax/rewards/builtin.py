@@ -17,16 +17,13 @@ def builtin_rewards(
 
     Args:
       accuracy: the task's own, which says of some rewards what is correct.
-      config: parameters; where a limit of tokens is 0, it is the next argument.
+      config: parameters; where a limit of tokens is 0, it is that of the completion.
       max_completion_tokens: the longest completion of a rollout.
     """
-    cosine_tokens = config.cosine.max_tokens or max_completion_tokens
-    overlong_tokens = config.overlong.max_tokens or max_completion_tokens
-    buffer_tokens = config.overlong.buffer_tokens or max(1, overlong_tokens // 4)
     return {
         "cosine": cosine(
             accuracy,
-            max_tokens=cosine_tokens,
+            max_tokens=config.cosine.max_tokens,
             correct_short=config.cosine.correct_short,
             correct_long=config.cosine.correct_long,
             wrong_short=config.cosine.wrong_short,
@@ -34,7 +31,8 @@ def builtin_rewards(
         ),
         "length": length(accuracy),
         "soft_overlong": soft_overlong(
-            max_tokens=overlong_tokens, buffer_tokens=buffer_tokens
+            max_tokens=config.overlong.max_tokens,
+            buffer_tokens=config.overlong.buffer_tokens,
         ),
         "repetition_penalty": repetition_penalty(
             ngram=config.repetition.ngram, penalty=config.repetition.penalty
@@ -47,6 +45,6 @@ def builtin_rewards(
         "open_r1_tag_count": formats.open_r1_tag_count,
         "legacy_open_rs_accuracy": legacy_open_rs_accuracy(accuracy),
         "legacy_open_rs_cosine": legacy_open_rs_cosine(
-            accuracy, max_characters=cosine_tokens
+            accuracy, max_characters=config.cosine.max_tokens or max_completion_tokens
         ),
     }

@@ -25,7 +25,8 @@ def cosine(
 
     Args:
       accuracy: 1 where a completion is correct.
-      max_tokens: where the long value is reached; it holds from there on.
+      max_tokens: where the long value is reached; it holds from there on. 0: the
+        limit that each completion was written under.
       correct_short: value of a correct completion without tokens.
       correct_long: value of a correct completion of `max_tokens`.
       wrong_short: value of a wrong completion without tokens.
@@ -35,19 +36,30 @@ def cosine(
     what its code did.
     """
 
-    def value(correct: float, num_tokens: int) -> float:
-        progress = min(num_tokens / max_tokens, 1.0)
+    def value(correct: float, each: Completion) -> float:
+        progress = min(each.num_tokens / (max_tokens or _limit(each)), 1.0)
         if correct == 1.0:
             return half_cosine(progress, correct_short, correct_long)
         return half_cosine(progress, wrong_short, wrong_long)
 
     def reward(completions: Sequence[Completion]) -> list[float | None]:
         return [
-            None if correct is None else value(correct, each.num_tokens)
+            None if correct is None else value(correct, each)
             for each, correct in zip(completions, accuracy(completions), strict=True)
         ]
 
     return reward
+
+
+def _limit(completion: Completion) -> int:
+    """Returns the limit that a completion was written under.
+
+    Raises:
+      ValueError: there was none.
+    """
+    if not completion.max_tokens:
+        raise ValueError("a completion without a limit: give the reward's max_tokens")
+    return completion.max_tokens
 
 
 def half_cosine(progress: float, start: float, end: float) -> float:
@@ -96,15 +108,19 @@ def soft_overlong(*, max_tokens: int, buffer_tokens: int) -> RewardFunction:
         (max_tokens - buffer_tokens - tokens) / buffer_tokens, between -1 and 0
 
     Args:
-      max_tokens: where -1 is reached.
-      buffer_tokens: over how many tokens before that it falls; at least 1.
+      max_tokens: where -1 is reached. 0: the limit that each completion was written
+        under.
+      buffer_tokens: over how many tokens before that it falls. 0: a quarter of them.
 
     Source: DAPO (arXiv 2503.14476), equation 13.
     """
-    begin = max_tokens - buffer_tokens
+
+    def value(each: Completion) -> float:
+        end = max_tokens or _limit(each)
+        buffer = buffer_tokens or max(1, end // 4)
+        return max(-1.0, min(0.0, (end - buffer - each.num_tokens) / buffer))
 
     def reward(completions: Sequence[Completion]) -> list[float]:
-        falls = [(begin - each.num_tokens) / buffer_tokens for each in completions]
-        return [max(-1.0, min(0.0, fall)) for fall in falls]
+        return [value(each) for each in completions]
 
     return reward

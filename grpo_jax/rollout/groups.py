@@ -9,10 +9,18 @@ from grpo_jax.rewards.base import Completion
 from grpo_jax.rollout.texts import Request
 
 
-def group_requests(prompts: Sequence[EncodedPrompt], group_size: int) -> list[Request]:
-    """Returns `group_size` requests a prompt, those of one prompt adjacent."""
+def group_requests(
+    prompts: Sequence[EncodedPrompt], group_size: int, max_tokens: int = 0
+) -> list[Request]:
+    """Returns `group_size` requests a prompt, those of one prompt adjacent.
+
+    Args:
+      prompts: to be completed.
+      group_size: completions of each.
+      max_tokens: longest completion; 0 is the sampler's.
+    """
     return [
-        Request(prompt.tokens, prompt.example.id, sample)
+        Request(prompt.tokens, prompt.example.id, sample, max_tokens=max_tokens)
         for prompt in prompts
         for sample in range(group_size)
     ]
@@ -22,8 +30,16 @@ def completions(
     trajectories: Trajectories,
     prompts: Sequence[EncodedPrompt],
     tokenizer: Tokenizer,
+    max_tokens: int,
 ) -> list[Completion]:
-    """Returns what the rewards see of each row, in the order of the rows."""
+    """Returns what the rewards see of each row, in the order of the rows.
+
+    Args:
+      trajectories: the rows, those of one prompt adjacent.
+      prompts: of the rows.
+      tokenizer: reads the tokens.
+      max_tokens: the limit that the completions were written under.
+    """
     seen = []
     group_size = len(trajectories.lengths) // len(prompts)
     for row in range(len(trajectories.lengths)):
@@ -39,6 +55,7 @@ def completions(
                 finished=bool(trajectories.finished[row]),
                 group=row // group_size,
                 columns=prompt.example.columns,
+                max_tokens=max_tokens,
             )
         )
     return seen

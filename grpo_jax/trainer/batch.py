@@ -47,6 +47,7 @@ def make_batch(
     config: ObjectiveConfig,
     max_completion_tokens: int,
     guidance: choices.GuidanceLoss = choices.GuidanceLoss.MASK,
+    group_size: int = 1,
 ) -> TrainBatch:
     """Returns the rows of one update with their loss weights.
 
@@ -57,6 +58,7 @@ def make_batch(
       config: the loss.
       max_completion_tokens: for the aggregation that divides by it.
       guidance: what the loss does with guidance tokens.
+      group_size: rows of a group, for the aggregation that averages groups.
 
     Rows without a reward, and truncated rows if the configuration masks them, have no
     weight; the normalisation is over the rows given here.
@@ -76,6 +78,7 @@ def make_batch(
                 loss=config.loss,
                 aggregation=config.aggregation,
                 max_completion_tokens=max_completion_tokens,
+                group_size=group_size,
                 trained=weights.guidance_origins(guidance)[0],
             )
         ),
@@ -195,7 +198,10 @@ _advantages = functools.partial(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("loss", "aggregation", "max_completion_tokens", "trained")
+    jax.jit,
+    static_argnames=(
+        *("loss", "aggregation", "max_completion_tokens", "group_size", "trained"),
+    ),
 )
 def _loss_weights(
     origins: jax.Array,

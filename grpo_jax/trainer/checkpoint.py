@@ -7,12 +7,13 @@ when the process died is never seen again.
 
 import math
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from grpo_jax import choices
 from grpo_jax.records import TrainState
 
 
@@ -21,6 +22,48 @@ class _Always:
 
     def should_save(self, *_: Any, **__: Any) -> bool:
         return True
+
+
+class _Scored(NamedTuple):
+    """A checkpoint that was validated."""
+
+    step: int
+    value: float
+    error: float  # its standard error, 0 where the rule does not ask for it
+
+
+class _KeepBest:
+    """Keeps the best checkpoint, and those that can still become it.
+
+    As the highest value rises, the first one within its standard error comes later: it
+    is always one that was the highest when it was made.
+    """
+
+    def should_preserve(self, checkpoints: Sequence[Any], **_: Any) -> list[bool]:
+        scored = _scored(checkpoints)
+        lowest = _lowest_of_the_best(scored)
+        kept, highest = set(), -math.inf
+        for each in scored:
+            if each.value > highest and each.value >= lowest:
+                kept.add(each.step)
+            highest = max(highest, each.value)
+        return [info.step in kept for info in checkpoints]
+
+
+def _scored(checkpoints: Sequence[Any]) -> list[_Scored]:
+    """Returns the checkpoints that were validated, oldest first."""
+    scored = [
+        _Scored(info.step, info.metrics["value"], info.metrics["error"])
+        for info in checkpoints
+        if isinstance(info.metrics, dict)
+    ]
+    return sorted(scored)
+
+
+def _lowest_of_the_best(scored: Sequence[_Scored]) -> float:
+    """Returns the value from which on a checkpoint is as good as the highest."""
+    highest = max(scored, key=lambda each: each.value, default=None)
+    return highest.value - highest.error if highest else math.inf
 
 
 class Checkpoints:
@@ -32,6 +75,7 @@ class Checkpoints:
         *,
         keep_last: int,
         best_metric: str,
+        best_rule: choices.Best = choices.Best.HIGHEST,
         reading: bool = False,
     ):
         """Opens the directory and clears what an interrupted save left.
@@ -39,21 +83,16 @@ class Checkpoints:
         Args:
           directory: made if missing.
           keep_last: how many of the newest are kept.
-          best_metric: the checkpoint with the highest value of this is kept too; ""
-            keeps none for its metric.
+          best_metric: the best checkpoint by this is kept too; "" keeps none for its
+            metric.
+          best_rule: what is the best, for which `METRIC_standard_error` may be read.
           reading: nothing is cleared, since another process may be saving.
         """
         policies = ocp.training.preservation_policies
         keep: list[Any] = [policies.LatestN(keep_last)]
-        self._best_metric = best_metric
+        self._best_metric, self._best_rule = best_metric, best_rule
         if best_metric:
-            keep.append(
-                policies.BestN(
-                    n=1,
-                    get_metric_fn=lambda metrics: metrics[best_metric],
-                    keep_checkpoints_without_metrics=False,
-                )
-            )
+            keep.append(_KeepBest())
         # Orbax's own policies do not match its own protocol in the eyes of a checker.
         preservation: Any = policies.AnyPreservationPolicy(keep)
         self._checkpointer = ocp.training.Checkpointer(
@@ -71,13 +110,15 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """The kept checkpoint with the highest `best_metric`, None without one."""
-        scored = [
-            (info.metrics[self._best_metric], info.step)
-            for info in self._checkpointer.checkpoints
-            if isinstance(info.metrics, dict) and self._best_metric in info.metrics
-        ]
-        return max(scored)[1] if scored else None
+        """The best checkpoint by the rule, the earliest of equals; None without one.
+
+        What is being saved counts from when it is on the disk.
+        """
+        if not self._best_metric:
+            return None
+        scored = _scored(self._checkpointer.checkpoints)
+        lowest = _lowest_of_the_best(scored)
+        return next((each.step for each in scored if each.value >= lowest), None)
 
     def save(
         self,
@@ -89,10 +130,15 @@ class Checkpoints:
         """Starts saving; returns once the arrays may change, before the disk is done.
 
         `metrics` may lack the best metric, or hold NaN: then this checkpoint is not a
-        candidate. (Orbax would keep a NaN in place of the best.)
+        candidate.
         """
-        value = metrics.get(self._best_metric, math.nan)
-        scored: Any = {self._best_metric: value} if math.isfinite(value) else None
+        value, error = metrics.get(self._best_metric, math.nan), 0.0
+        if self._best_rule is choices.Best.ONE_STANDARD_ERROR:
+            error = metrics.get(f"{self._best_metric}_standard_error", 0.0)
+            error = error if math.isfinite(error) else 0.0  # of a single problem
+        scored: Any = {"value": value, "error": error}
+        if not math.isfinite(value):
+            scored = None
         items = {**_items(state), "position": position}
         self._checkpointer.save_checkpointables_async(step, items, metrics=scored)
 
@@ -131,8 +177,12 @@ class Checkpoints:
                 self._check_shapes(step, metadata[item], abstract)
         return self._checkpointer.load_checkpointables(step, wanted)
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Waits for what is being saved."""
+        self._checkpointer.wait()
+
+    def close(self) -> None:
+        """Waits for what is being saved, and frees what was held."""
         self._checkpointer.close()
 
     def _check_shapes(self, step: int, metadata: Any, abstract: Any) -> None:

@@ -100,10 +100,11 @@ def evaluate(
 
 def headline(result: dict[str, Any]) -> dict[str, float]:
     """Returns what a step's metrics take from an evaluation."""
-    metrics = {
-        f"evaluation/{name}": interval["mean"]
-        for name, interval in result["sampled"].items()
-    }
+    metrics = {}
+    for name, interval in result["sampled"].items():
+        metrics[f"evaluation/{name}"] = interval["mean"]
+        error = interval["standard_error"]
+        metrics[f"evaluation/{name}_standard_error"] = error
     if result["greedy"]:
         metrics["evaluation/greedy"] = result["greedy"]["pass@1"]["mean"]
     metrics["evaluation/completion_tokens_mean"] = result["completion_tokens_mean"]
@@ -126,7 +127,9 @@ def grade(
         sampling=sampling,
         key=run.model.key(EVALUATION),
     )
-    completions = groups.completions(trajectories, prompts, run.model.tokenizer)
+    completions = groups.completions(
+        trajectories, prompts, run.model.tokenizer, setup.max_completion_tokens
+    )
     # Accuracy is what is evaluated, whether or not the run trains on it.
     rewards = {"accuracy": (1.0, run.task.rewards["accuracy"]), **run.rewards}
     # The verifier's deadline is for a batch of training; this may be many.

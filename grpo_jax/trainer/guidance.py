@@ -108,9 +108,15 @@ class Guide:
         unguided = self._config.guidance.signal_rows is choices.SignalRows.UNGUIDED
         return follows and unguided
 
-    def give(self, prompts: Sequence[EncodedPrompt], step: int) -> Given:
-        """Returns what the groups of some prompts start from in a step, from 1."""
-        traces = [self.trace(prompt) for prompt in prompts]
+    def give(self, prompts: Sequence[EncodedPrompt], step: int, limit: int) -> Given:
+        """Returns what the groups of some prompts start from.
+
+        Args:
+          prompts: of the groups.
+          step: from 1.
+          limit: tokens of a completion.
+        """
+        traces = [self.trace(prompt, limit) for prompt in prompts]
         padded = np.zeros((len(traces), self.most_tokens), np.int32)
         for row, trace in zip(padded, traces, strict=True):
             row[: len(trace.tokens)] = trace.tokens
@@ -192,18 +198,21 @@ class Guide:
         self.state = lengths.from_numbers(state["length"])
         self._pass_rates = {int(k): rate for k, rate in state["pass_rates"].items()}
 
-    def trace(self, prompt: EncodedPrompt) -> Trace:
-        """Returns the trace of a prompt; without tokens where it has none."""
+    def trace(self, prompt: EncodedPrompt, limit: int) -> Trace:
+        """Returns the trace of a prompt; without tokens where it has none.
+
+        `limit` is the longest completion: a trace leaves room for what follows it.
+        """
         text = _trace_text(prompt, self._config.guidance.open_thinking)
         tokens = self._tokenizer.encode(text) if text else []
-        limit = guidance.trace_limit(
+        most = guidance.trace_limit(
             tokens,
             fraction=self._config.guidance.max_trace_fraction,
-            room=self._config.rollout.max_completion_tokens,
+            room=limit,
             stops=self._stops,
             boundary=guidance.reasoning_tokens([self._pieces[id] for id in tokens]),
         )
-        return Trace(tokens[: self.most_tokens], limit, len(tokens))
+        return Trace(tokens[: self.most_tokens], most, len(tokens))
 
 
 def roll_out(
@@ -212,6 +221,7 @@ def roll_out(
     session: Session,
     prompts: Sequence[EncodedPrompt],
     step: int,
+    limit: int,
 ) -> tuple[Trajectories, Given]:
     """Returns a group of completions for every prompt, some of which are guided.
 
@@ -221,8 +231,9 @@ def roll_out(
       session: without rows; decodes them.
       prompts: of the step.
       step: from 1.
+      limit: tokens of a completion, those that are given included.
     """
-    given = guide.give(prompts, step)
+    given = guide.give(prompts, step, limit)
     group_size = run.config.rollout.group_size
     requests = groups.group_requests(prompts, group_size)
     chosen = np.tile(guide.chosen, len(prompts))
@@ -236,6 +247,7 @@ def roll_out(
                 requests[place].prompt_id,
                 requests[place].sample,
                 prefix=given.prefixes[place, : given.counts[place]].tolist(),
+                max_tokens=limit,
             )
             for place in places
         ]
@@ -247,21 +259,37 @@ def roll_out(
     else:
         submit(~chosen)
         alone = session.trajectories(rows[~chosen].tolist())
-        failing = np.max(np.nan_to_num(signals(run, alone, prompts)), axis=1) <= 0
+        failing = signals(run, alone, prompts, limit)
+        failing = np.max(np.nan_to_num(failing), axis=1) <= 0
         given.counts[~np.repeat(failing, group_size)] = 0
         submit(chosen)
     return session.trajectories(rows.tolist()), given
 
 
+def join(parts: Sequence[Given]) -> Given:
+    """Returns what the rows of several parts of a step start from."""
+    return Given(
+        parts[0].length,
+        np.concatenate([part.prefixes for part in parts]),
+        np.concatenate([part.counts for part in parts]),
+        [trace for part in parts for trace in part.traces],
+    )
+
+
 def signals(
-    run: Run, trajectories: Trajectories, prompts: Sequence[EncodedPrompt]
+    run: Run,
+    trajectories: Trajectories,
+    prompts: Sequence[EncodedPrompt],
+    max_tokens: int,
 ) -> Float[np.ndarray, "N G"]:
     """Returns the reward that guidance follows, of the rows of every prompt.
 
-    NaN where a row has none.
+    NaN where a row has none. `max_tokens` is the limit that rows were written under.
     """
     name = run.config.guidance.signal_reward
-    completions = groups.completions(trajectories, prompts, run.model.tokenizer)
+    completions = groups.completions(
+        trajectories, prompts, run.model.tokenizer, max_tokens
+    )
     table = scoring.score(completions, {name: run.rewards[name]})
     return table.values[:, 0].reshape(len(prompts), -1)
 

@@ -73,8 +73,9 @@ def measure(
     """
     lengths = np.unique(np.linspace(0, guide.most_tokens, _RUNGS).astype(int))
     requests, given = [], []
+    longest = run.config.rollout.max_completion_tokens
     for prompt in prompts:
-        trace = guide.trace(prompt)
+        trace = guide.trace(prompt, longest)
         for rung, length in enumerate(lengths):
             prefix = trace.tokens[: min(length, trace.limit)]
             request = Request(prompt.tokens, prompt.example.id, rung, prefix=prefix)
@@ -87,7 +88,7 @@ def measure(
         sampling=Sampling.of(run.config.rollout.sampling),
         key=run.model.key(LADDER),
     )
-    values = guidance.signals(run, trajectories, prompts)
+    values = guidance.signals(run, trajectories, prompts, longest)
     given_tokens = np.reshape(given, values.shape).mean(axis=0)
     return {
         "signal": run.config.guidance.signal_reward,

@@ -141,6 +141,7 @@ class Learner:
                 config.objective,
                 rollout.max_completion_tokens,
                 config.guidance.loss,
+                rollout.group_size,
             )
             micros = self._run.micro_batches(
                 batch,

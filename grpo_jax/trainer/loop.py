@@ -9,28 +9,21 @@ resumes: every number from a checkpoint on is what it would have been without th
 import contextlib
 import json
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from grpo_jax import choices
 from grpo_jax.config import TrainConfig
-from grpo_jax.data.pipeline import EncodedPrompt, PromptStream
 from grpo_jax.policy import transformer
 from grpo_jax.policy.compilation import CompileLog
-from grpo_jax.records import Trajectories
 from grpo_jax.reporting import page, terminal
-from grpo_jax.rewards import scoring
-from grpo_jax.rollout import groups
-from grpo_jax.rollout.sampling import Sampling
-from grpo_jax.rollout.session import Session
-from grpo_jax.rollout.setup import RolloutStats
 from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import (
+    collection,
     difficulty,
     evaluation,
-    guidance,
     ladder,
     logbook,
     planning,
@@ -40,13 +33,14 @@ from grpo_jax.trainer import (
 )
 from grpo_jax.trainer import run as runs
 from grpo_jax.trainer.checkpoint import Checkpoints
-from grpo_jax.trainer.guidance import Given, Guide
 from grpo_jax.trainer.learner import Learner
-from grpo_jax.trainer.metrics import MetricsWriter, StepTimer
-from grpo_jax.trainer.model import ROLLOUT
+from grpo_jax.trainer.metrics import MetricsWriter
 from grpo_jax.trainer.policies import open_checkpoints, starting_params
+from grpo_jax.trainer.position import Position
 from grpo_jax.trainer.run import Run
 from grpo_jax.trainer.stopping import Stopper
+
+_STALLED = "validation no longer rose"
 
 
 def train(
@@ -80,175 +74,152 @@ def _train(
     run: Run, workdir: pathlib.Path, checkpoints: Checkpoints, stopper: Stopper
 ) -> dict[str, Any]:
     config = run.config
-    stream = PromptStream(
-        run.task.train,
-        run.model.tokenizer,
-        prompts_per_step=config.rollout.prompts_per_step,
-        order=config.rollout.order,
-        seed=config.seed,
-        **run.model.prompt_options,
-    )
-    if stream.dropped:
+    position = Position.start(run)
+    if position.stream.dropped:
         terminal.say(
-            f"{stream.dropped} of {len(run.task.train)} training prompts have more "
-            f"than {config.rollout.max_prompt_tokens} tokens and are left out"
+            f"{position.stream.dropped} of {len(run.task.train)} training prompts have "
+            f"more than {config.rollout.max_prompt_tokens} tokens and are left out"
         )
-    timer, generated_tokens = StepTimer(), 0
-    guide = None
-    if config.guidance.fraction:
-        guide = Guide(config, run.model.tokenizer, run.model.arch.vocab_size)
-
     # Start from the newest checkpoint, else the warm start, else the given weights.
     if checkpoints.latest_step is None and config.warm_start.steps:
-        warm_start.warm_start(run, stream.prompts, workdir, stopper, timer)
+        warm_start.warm_start(
+            run, position.stream.prompts, workdir, stopper, position.timer
+        )
         if stopper.reason:
-            return _summarise(workdir, 0, stopper.reason, timer, 0)
+            return _summarise(workdir, 0, stopper.reason, position)
+    learner = _start(run, workdir, checkpoints, position)
+    if int(learner.state.step) == 0:
+        with position.timer("evaluation"):
+            _look_before(run, learner, position, workdir)
+    elif config.rollout.order is choices.Order.PASS_RATE:
+        position.stream.set_tiers(difficulty.read(workdir))
+
+    stopped = _take_steps(run, workdir, checkpoints, learner, position, stopper)
+    step = int(learner.state.step)
+    if stopped in ("finished", _STALLED) and step:
+        with position.timer("evaluation"):
+            _evaluate(run, learner.state.params, workdir, "test", "after", step)
+            _evaluate_best(run, checkpoints, workdir, step)
+    return _summarise(workdir, step, stopped, position)
+
+
+def _start(
+    run: Run, workdir: pathlib.Path, checkpoints: Checkpoints, position: Position
+) -> Learner:
+    """Returns the policy to go on with, and sets the position that belongs to it."""
+    fresh = checkpoints.latest_step is None
     params = None
-    if checkpoints.latest_step is None or config.objective.kl_coef:
+    if fresh or run.config.objective.kl_coef:
         params = starting_params(run.model, workdir)
     learner = Learner(run, params, workdir)
-    del params
-    if checkpoints.latest_step is not None:
-        position = learner.restore(checkpoints)
-        stream.set_state(position["stream"])
-        if guide:
-            guide.set_state(position["guidance"])
-        timer = StepTimer(position["seconds"])
-        generated_tokens = position["generated_tokens"]
-    first = int(learner.state.step) + 1
-    every = config.evaluation.every_steps
-    if first == 1:
-        with timer("evaluation"):
-            _look_before(run, learner, stream, guide, workdir)
-    elif config.rollout.order is choices.Order.PASS_RATE:
-        stream.set_tiers(difficulty.read(workdir))
+    if not fresh:
+        position.set_state(learner.restore(checkpoints))
+    return learner
 
-    writer = MetricsWriter(workdir, resume_step=first - 1)
+
+def _take_steps(
+    run: Run,
+    workdir: pathlib.Path,
+    checkpoints: Checkpoints,
+    learner: Learner,
+    position: Position,
+    stopper: Stopper,
+) -> str:
+    """Takes the steps that are left, as many as may be; returns why they ended."""
+    config = run.config
+    first, last = int(learner.state.step) + 1, config.trainer.steps
+    best, patience = config.checkpoint.best_metric, config.evaluation.patience
     with (
-        writer,
+        MetricsWriter(workdir, resume_step=first - 1) as writer,
         contextlib.closing(CompileLog()) as compiled,
-        _progress(config, first) as progress,
+        terminal.Progress("GRPO", last, start_step=first - 1) as progress,
     ):
-        timer.metrics()  # what came before is no part of the first step
+        position.timer.metrics()  # what came before is no part of the first step
         stopper.lap()
-        for step in range(first, config.trainer.steps + 1):
-            prompts = next(stream)
-            with timer("rollout"):
-                trajectories, sampler, given = _roll_out(
-                    run, guide, learner.state.params, prompts, step
-                )
-            with timer("reward"):
-                completions = groups.completions(
-                    trajectories, prompts, run.model.tokenizer
-                )
-                rewards = scoring.score(completions, run.rewards)
-                counts = run.task.take_counts()
-            with timer("update"):
-                advantages = batches.advantages_of(rewards.totals, config)
-                metrics = learner.learn(trajectories, rewards.totals, advantages)
-
-            if every and step % every == 0:
-                name = f"step_{step:06d}"
-                with timer("evaluation"):
-                    metrics |= _evaluate(run, learner, workdir, "validation", name)
-            metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
-            if guide and given:
-                metrics |= guide.observe(prompts, given, rewards, trajectories)
-            metrics |= counts
-            metrics |= timer.metrics()
-            metrics |= compiled.take()
-            metrics |= stepmetrics.rollout_metrics(trajectories, prompts)
-            metrics |= speed.speed_metrics(
-                config, run.model.arch, trajectories, sampler, metrics
-            )
-            generated_tokens += int(metrics["rollout/generated_tokens"])
-            logged = config.trainer.logged_groups
-            logbook.write_rollouts(
-                workdir,
-                step,
-                prompts if logged < 0 else prompts[:logged],
-                completions,
-                trajectories,
-                rewards,
-                advantages,
-            )
+        for step in range(first, last + 1):
+            if position.stalled(patience):
+                return _STALLED
+            metrics = _step(run, workdir, learner, position, step) | compiled.take()
             writer.write(step, metrics)
             progress.update(step, metrics)
-
             stopping = stopper.should_stop()
-            last = step == config.trainer.steps
-            due = step % config.checkpoint.every_steps == 0
-            if due or stopping or last or config.checkpoint.best_metric in metrics:
-                position = {
-                    "stream": stream.get_state(),
-                    "seconds": timer.totals,
-                    "generated_tokens": generated_tokens,
-                }
-                if guide:
-                    position["guidance"] = guide.get_state()
-                learner.save(checkpoints, position, metrics)
-            if stopping and not last:
-                break
+            due = step == last or step % config.checkpoint.every_steps == 0
+            if due or stopping or best in metrics:
+                learner.save(checkpoints, position.get_state(), metrics)
+            if stopping and step < last:
+                return stopper.reason
+    return "finished"
 
-    step = int(learner.state.step)
-    if step < config.trainer.steps:
-        return _summarise(workdir, step, stopper.reason, timer, generated_tokens)
-    if step:
+
+def _step(
+    run: Run, workdir: pathlib.Path, learner: Learner, position: Position, step: int
+) -> dict[str, float]:
+    """Takes one step, which is the method, and returns its metrics."""
+    config, timer = run.config, position.timer
+    collected = collection.collect(run, learner.state.params, position, step)
+    prompts, trajectories, completions, rewards, given = collected.groups
+    trained = jax.tree.map(lambda x: x[collected.rows], trajectories)
+    with timer("update"):
+        advantages = batches.advantages_of(collected.totals, config)
+        metrics = learner.learn(trained, collected.totals, advantages)
+
+    every = config.evaluation.every_steps
+    if every and step % every == 0:
+        name = f"step_{step:06d}"
         with timer("evaluation"):
-            _evaluate(run, learner, workdir, "test", "after")
-    return _summarise(workdir, step, "finished", timer, generated_tokens)
-
-
-def _progress(config: TrainConfig, first: int) -> terminal.Progress:
-    return terminal.Progress("GRPO", config.trainer.steps, start_step=first - 1)
-
-
-def _roll_out(
-    run: Run,
-    guide: Guide | None,
-    params: transformer.Params,
-    prompts: Sequence[EncodedPrompt],
-    step: int,
-) -> tuple[Trajectories, RolloutStats, Given | None]:
-    """Returns a group of completions for every prompt, and what that took.
-
-    The sampler's copy of the weights lives in here only: it is gone before the update.
-    """
-    at = Session(
-        run.model.rollout_setup(),
-        run.model.rollout_view(params),
-        sampling=Sampling.of(run.config.rollout.sampling),
-        key=run.model.key(ROLLOUT),
-        step=step,
+            metrics |= _evaluate(
+                run, learner.state.params, workdir, "validation", name, step
+            )
+        if config.checkpoint.best_metric in metrics:
+            position.validations.append(metrics[config.checkpoint.best_metric])
+    metrics |= run.task.take_counts()
+    metrics |= timer.metrics()
+    metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
+    metrics |= stepmetrics.rollout_metrics(trajectories, prompts)
+    metrics |= speed.speed_metrics(
+        config, run.model.arch, trained, collected.stats, metrics
     )
-    if guide:
-        trajectories, given = guidance.roll_out(run, guide, at, prompts, step)
-        return trajectories, at.stats, given
-    rows = at.submit(groups.group_requests(prompts, run.config.rollout.group_size))
-    at.run()
-    return at.trajectories(rows), at.stats, None
+    metrics |= position.stages.observe(metrics["rollout/truncated_fraction"])
+    if position.guide and given:
+        metrics |= position.guide.observe(prompts, given, rewards, trajectories)
+    position.generated_tokens += int(metrics["rollout/generated_tokens"])
+    logged = config.trainer.logged_groups
+    every_advantage = np.full(len(completions), np.nan)  # of rows not trained on
+    every_advantage[collected.rows] = advantages
+    logbook.write_rollouts(
+        workdir,
+        step,
+        prompts if logged < 0 else prompts[:logged],
+        completions,
+        trajectories,
+        rewards,
+        every_advantage,
+    )
+    return metrics
 
 
 def _look_before(
-    run: Run,
-    learner: Learner,
-    stream: PromptStream,
-    guide: Guide | None,
-    workdir: pathlib.Path,
+    run: Run, learner: Learner, position: Position, workdir: pathlib.Path
 ) -> None:
     """Measures what can only be measured of the policy that the run starts from."""
-    _evaluate(run, learner, workdir, "test", "before")
+    params, stream = learner.state.params, position.stream
+    _evaluate(run, params, workdir, "test", "before", 0)
     if run.config.evaluation.every_steps:
-        _evaluate(run, learner, workdir, "validation", "step_000000")
-    view = run.model.rollout_view(learner.state.params)
-    if guide:
-        ladder.climb(run, guide, view, stream.prompts, workdir)
+        _evaluate(run, params, workdir, "validation", "step_000000", 0)
+    view = run.model.rollout_view(params)
+    if position.guide:
+        ladder.climb(run, position.guide, view, stream.prompts, workdir)
     if run.config.rollout.order is choices.Order.PASS_RATE:
         stream.set_tiers(difficulty.measure(run, view, stream.prompts, workdir))
 
 
 def _evaluate(
-    run: Run, learner: Learner, workdir: pathlib.Path, split: str, name: str
+    run: Run,
+    params: transformer.Params,
+    workdir: pathlib.Path,
+    split: str,
+    name: str,
+    step: int,
 ) -> dict[str, float]:
     """Evaluates, writes evaluation/NAME.json and returns its headline as metrics.
 
@@ -257,8 +228,7 @@ def _evaluate(
     problems = evaluation.problems(run, split)
     if not problems:
         return {}
-    view = run.model.rollout_view(learner.state.params)
-    step = int(learner.state.step)
+    view = run.model.rollout_view(params)
     result, samples = evaluation.evaluate(
         run, view, problems, name=name, split=split, step=step
     )
@@ -266,27 +236,38 @@ def _evaluate(
     return evaluation.headline(result)
 
 
+def _evaluate_best(
+    run: Run, checkpoints: Checkpoints, workdir: pathlib.Path, last_step: int
+) -> None:
+    """Evaluates the best checkpoint on the test problems, unless it is the last one."""
+    for kind in ("json", "jsonl"):  # of a run that was shorter
+        (workdir / "evaluation" / f"best.{kind}").unlink(missing_ok=True)
+    checkpoints.wait()
+    step = checkpoints.best_step
+    if step in (None, last_step) or not run.task.test:
+        return
+    params = checkpoints.restore_params(run.model.abstract_params(), step)
+    _evaluate(run, params, workdir, "test", "best", step)
+
+
 def _summarise(
-    workdir: pathlib.Path,
-    step: int,
-    stopped: str,
-    timer: StepTimer,
-    generated_tokens: int,
+    workdir: pathlib.Path, step: int, stopped: str, position: Position
 ) -> dict[str, Any]:
     """Writes summary.json: how far the run came, at what cost, and what it changed."""
     evaluations = {
-        name: logbook.read_evaluation(workdir, name) for name in ("before", "after")
+        name: logbook.read_evaluation(workdir, name)
+        for name in ("before", "after", "best")
     }
     after = evaluations["after"]
     if after and after["step"] != step:
-        evaluations["after"] = None  # of a run that was shorter
-    seconds = timer.totals
+        evaluations |= {"after": None, "best": None}  # of a run that was shorter
+    seconds, tokens = position.timer.totals, position.generated_tokens
     summary = {
         "steps": step,
         "stopped": stopped,
         "seconds": seconds | {"total": sum(seconds.values())},
-        "generated_tokens": generated_tokens,
-        "tokens_per_second": generated_tokens / max(seconds.get("rollout", 0), 1e-9),
+        "generated_tokens": tokens,
+        "tokens_per_second": tokens / max(seconds.get("rollout", 0), 1e-9),
         "evaluation": evaluations,
     }
     logbook.write_json(workdir / "summary.json", summary)
@@ -304,7 +285,9 @@ def _print_results(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
         terminal.choose_samples([json.loads(line) for line in lines]),
         workdir / "report.html",
     )
-    if summary["stopped"] != "finished":
+    if summary["stopped"] == _STALLED:
+        terminal.say(f"ended at step {summary['steps']}: {_STALLED}")
+    elif summary["stopped"] != "finished":
         terminal.say(
             f"stopped after step {summary['steps']} ({summary['stopped']}): the same "
             "command goes on from there"

@@ -17,6 +17,7 @@ def open_checkpoints(
         workdir / "checkpoints",
         keep_last=config.checkpoint.keep_last,
         best_metric=config.checkpoint.best_metric,
+        best_rule=config.checkpoint.best_rule,
         reading=reading,
     )
 

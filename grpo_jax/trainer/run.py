@@ -44,7 +44,8 @@ class Run:
             dtype=config.policy.dtype,
             remat=config.policy.remat,
             attention=config.policy.attention,
-            temperature=config.rollout.sampling.temperature,
+            temperature=config.objective.temperature
+            or config.rollout.sampling.temperature,
             completion_columns=config.rollout.max_completion_tokens,
             chunk_tokens=config.trainer.logits_chunk_tokens,
         )

@@ -24,7 +24,7 @@ class Scorer:
       dtype: compute dtype.
       remat: what the backward pass recomputes.
       attention: its implementation.
-      temperature: the sampling temperature, so that what is scored is what was drawn.
+      temperature: that of the sampler, so that what is scored is what was drawn.
       completion_columns: longest completion; only that many positions are scored.
       chunk_tokens: positions whose logits exist at one time, on each device.
     """

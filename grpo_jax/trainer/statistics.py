@@ -1,5 +1,7 @@
 """Estimates of accuracy from several samples a problem, with their uncertainty."""
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
@@ -36,7 +38,7 @@ def pass_at_k(values: Float[np.ndarray, "N k"], k: int) -> Float[np.ndarray, " N
 def mean_with_interval(
     values: Float[np.ndarray, " N"], confidence: float
 ) -> dict[str, float]:
-    """Returns the mean over problems and its bootstrap percentile interval.
+    """Returns the mean over problems, its bootstrap interval and its standard error.
 
     Problems are resampled, whole, so that samples of one problem stay together. The
     resamples are the same at every call: equal inputs give equal intervals.
@@ -51,7 +53,7 @@ def mean_with_interval(
     """
     values = values[~np.isnan(values)]
     if len(values) == 0:
-        return {"mean": float("nan"), "low": float("nan"), "high": float("nan")}
+        return dict.fromkeys(("mean", "low", "high", "standard_error"), math.nan)
     rng = np.random.default_rng(0)
     picks = rng.integers(0, len(values), (_RESAMPLES, len(values)))
     tail = (1 - confidence) / 2
@@ -61,4 +63,11 @@ def mean_with_interval(
         high = unseen
     elif (values == 1).all():
         low = 1 - unseen
-    return {"mean": float(values.mean()), "low": float(low), "high": float(high)}
+    # Of one problem the spread is not known.
+    spread = values.std(ddof=1) if len(values) > 1 else math.nan
+    return {
+        "mean": float(values.mean()),
+        "low": float(low),
+        "high": float(high),
+        "standard_error": float(spread / math.sqrt(len(values))),
+    }

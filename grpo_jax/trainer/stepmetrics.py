@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
@@ -35,18 +35,26 @@ def reward_metrics(
 ) -> dict[str, float]:
     """Returns means of every reward and how much the groups disagree within.
 
-    A group whose advantages are all 0 teaches nothing; `zero_variance_fraction` counts
-    them, and the spread of all advantages falls with them.
+    A group whose rewards are all equal teaches nothing; `zero_variance_fraction` counts
+    them among all that were rolled out, `effective_groups` those of the update that do
+    teach.
+
+    Args:
+      table: rewards of all rows that were rolled out.
+      advantages: of the rows of the update.
+      config: of the run.
     """
     totals, group_size = table.totals, config.rollout.group_size
     groups = totals.reshape(-1, group_size)
     spread = [_std(group[~np.isnan(group)]) for group in groups]
-    silent = (advantages.reshape(-1, group_size) == 0).all(axis=1)
+    teaches = (advantages.reshape(-1, group_size) != 0).any(axis=1)
     metrics = {
         "reward/mean": _mean(totals),
         "reward/std_in_group": float(np.mean(spread)),
-        "reward/zero_variance_fraction": float(silent.mean()),
+        "reward/zero_variance_fraction": float(groups_agree(totals, group_size).mean()),
         "reward/advantage_std": float(np.std(advantages)),
+        "rollout/groups": len(groups),
+        "rollout/effective_groups": int(teaches.sum()),
         "reward/unscored_fraction": float(np.isnan(totals).mean()),
     }
     for name, values in zip(table.names, table.values.T, strict=True):
@@ -80,10 +88,8 @@ def guidance_metrics(
     """
     guided = counts > 0
     group_size = len(counts) // len(limits)
-    grouped = totals.reshape(-1, group_size)
-    alone = np.where(guided, np.nan, totals).reshape(-1, group_size)
-    silent = np.array([_agree(group) for group in alone])
-    taught = np.array([not _agree(group) for group in grouped])
+    silent = groups_agree(np.where(guided, np.nan, totals), group_size)
+    taught = ~groups_agree(totals, group_size)
     lengths, most = (np.repeat(x, group_size)[guided] for x in (trace_lengths, limits))
     reward, unguided = _mean(signal[guided]), _mean(signal[~guided])
     return {
@@ -105,10 +111,16 @@ def _mean(values: Float[np.ndarray, " B"]) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _agree(values: Float[np.ndarray, " n"]) -> bool:
-    """Whether all that is known is equal; a standard deviation of .1s is not 0."""
-    known = values[~np.isnan(values)]
-    return bool((known == known[:1]).all())
+def groups_agree(
+    values: Float[np.ndarray, " B"], group_size: int
+) -> Bool[np.ndarray, " N"]:
+    """Returns for each group whether all that is known, not NaN, is equal.
+
+    Compared, since the standard deviation of equal numbers need not be 0.
+    """
+    groups = values.reshape(-1, group_size)
+    known = [group[~np.isnan(group)] for group in groups]
+    return np.array([bool((each == each[:1]).all()) for each in known])
 
 
 def _std(values: Float[np.ndarray, " n"]) -> float:

@@ -55,6 +55,29 @@ def test_batches_are_full_distinct_and_shuffled(tokenizer):
     assert set(counts) == set(range(10))  # what one epoch leaves out, others take
 
 
+def test_more_may_be_taken_each_once_in_a_step(tokenizer):
+    plain, batches = stream(tokenizer), stream(tokenizer)
+    order = sum(ids(plain, 6), [])
+    first = [prompt.example.id for prompt in next(batches)]
+    more = [prompt.example.id for prompt in batches.take(3, without=first)]
+    assert first + more == order[:7]
+    # The next batch begins where the step ended, and may reach into the next epoch,
+    # whose prompts are passed over where it has them.
+    following = [prompt.example.id for prompt in next(batches)]
+    assert following == list(dict.fromkeys(order[7:]))[:4]
+    resumed = stream(tokenizer)
+    resumed.set_state(json.loads(json.dumps(batches.get_state())))
+    assert ids(resumed, 5) == ids(batches, 5)
+
+
+def test_no_more_is_taken_than_there_is(tokenizer):
+    batches = stream(tokenizer, 5)
+    first = [prompt.example.id for prompt in next(batches)]
+    more = [prompt.example.id for prompt in batches.take(4, without=first)]
+    assert sorted(first + more) == [0, 1, 2, 3, 4]
+    assert batches.take(4, without=range(5)) == []
+
+
 def test_seed_decides(tokenizer):
     assert ids(stream(tokenizer), 9) == ids(stream(tokenizer), 9)
     assert ids(stream(tokenizer), 9) != ids(stream(tokenizer, seed=2), 9)

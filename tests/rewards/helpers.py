@@ -8,8 +8,15 @@ from grpo_jax.rewards.base import Completion
 HUGE = 100_000  # characters
 
 
-def completion(text: str = "", *, tokens: int = 1, group: int = 0, reference: str = ""):
-    return Completion("q", text, reference, tokens, True, group, {})
+def completion(
+    text: str = "",
+    *,
+    tokens: int = 1,
+    group: int = 0,
+    reference: str = "",
+    limit: int = 100,
+):
+    return Completion("q", text, reference, tokens, True, group, {}, limit)
 
 
 def given(values):

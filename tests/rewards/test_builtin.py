@@ -29,7 +29,7 @@ def values(rows, accuracy=(), limit=100, **sections):
     return {name: list(reward(rows)) for name, reward in known.items()}
 
 
-def test_limits_are_the_longest_completion_unless_they_are_given():
+def test_limits_are_those_of_the_completions_unless_they_are_given():
     rows = [completion(tokens=tokens) for tokens in (75, 80, 100)]
     found = values(rows, [1, 0, 1])
     assert found["soft_overlong"] == pytest.approx([0, -0.2, -1])
@@ -42,7 +42,12 @@ def test_limits_are_the_longest_completion_unless_they_are_given():
     )
     assert found["soft_overlong"] == pytest.approx([-0.25, -0.5, -1])
     assert found["cosine"][2] == pytest.approx(0.75)
-    assert values([completion(tokens=1)], [1], limit=1)["soft_overlong"] == [-1]
+    short = [completion(tokens=1, limit=1), completion(tokens=20, limit=40)]
+    found = values(short, [1, 1])
+    assert found["soft_overlong"] == [-1, 0]
+    assert found["cosine"] == pytest.approx([0.5, 0.75])
+    with pytest.raises(ValueError, match="without a limit: give the reward's max_"):
+        values([completion(limit=0)], [1])
 
 
 def test_parameters_reach_their_rewards():

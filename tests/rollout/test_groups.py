@@ -42,10 +42,11 @@ def test_completions_are_the_text_behind_the_prompt():
         lengths=np.array([len(row) for row in rows], np.int32),
         finished=np.array([True, False, False, True]),
     )
-    seen = groups.completions(trajectories, prompts, tokenizer)
+    seen = groups.completions(trajectories, prompts, tokenizer, 9)
     assert [each.text for each in seen] == texts
     assert [each.num_tokens for each in seen] == [4, 2, 3, 1]
     assert [each.finished for each in seen] == [True, False, False, True]
     assert [each.group for each in seen] == [0, 0, 1, 1]
     assert [each.reference for each in seen] == ["2", "2", "4", "4"]
+    assert {each.max_tokens for each in seen} == {9}
     assert seen[2].prompt == "20+2?"

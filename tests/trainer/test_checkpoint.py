@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from grpo_jax import choices
 from grpo_jax.config import OptimizerConfig
 from grpo_jax.policy import sharding, transformer
 from grpo_jax.trainer.checkpoint import Checkpoints
@@ -30,9 +31,10 @@ def state(optimizer):
     return jax.tree.map(lambda x: x + jnp.ones_like(x), state)
 
 
-def opened(directory, keep_last=2, best_metric=""):
-    checkpoints = Checkpoints(directory, keep_last=keep_last, best_metric=best_metric)
-    return contextlib.closing(checkpoints)
+def opened(directory, keep_last=2, best_metric="", **rule):
+    return contextlib.closing(
+        Checkpoints(directory, keep_last=keep_last, best_metric=best_metric, **rule)
+    )
 
 
 def steps_in(directory):
@@ -82,6 +84,37 @@ def test_the_last_and_the_best_are_kept(tmp_path, state):
     with opened(tmp_path, best_metric="score") as checkpoints:
         assert checkpoints.best_step == 2 and checkpoints.latest_step == 6
         assert checkpoints.restore(helpers.abstract_like(state), 2)[1] == {"step": 2}
+
+
+def test_the_first_within_a_standard_error_of_the_highest_is_the_best(tmp_path, state):
+    # The highest is .62 +- .05; .60 came first, .58 before it was not the highest.
+    scores = {1: 0.2, 2: 0.5, 3: 0.6, 4: 0.58, 5: 0.62, 6: 0.61, 7: 0.3}
+    rule = {"best_metric": "score", "best_rule": choices.Best.ONE_STANDARD_ERROR}
+    best = []
+    with opened(tmp_path, keep_last=1, **rule) as checkpoints:
+        for step, score in scores.items():
+            metrics = {"score": score, "score_standard_error": 0.05}
+            checkpoints.save(step, state, {"step": step}, metrics)
+            checkpoints.wait()
+            best.append(checkpoints.best_step)
+    assert best == [1, 2, 3, 3, 3, 3, 3]
+    assert steps_in(tmp_path) == [3, 5, 7]  # 3 is the best and 5 could become it
+    with opened(tmp_path, keep_last=1, **rule) as checkpoints:
+        metrics = {"score": 0.66, "score_standard_error": 0.05}
+        checkpoints.save(8, state, {"step": 8}, metrics)
+    assert steps_in(tmp_path) == [5, 8]
+    with opened(tmp_path, keep_last=1, **rule) as checkpoints:
+        assert checkpoints.best_step == 5
+
+
+@pytest.mark.parametrize("error", [{}, {"score_standard_error": float("nan")}])
+def test_without_a_standard_error_the_highest_is_the_best(tmp_path, state, error):
+    rule = {"best_metric": "score", "best_rule": choices.Best.ONE_STANDARD_ERROR}
+    with opened(tmp_path, **rule) as checkpoints:
+        for step, score in ((1, 0.5), (2, 0.6), (3, 0.6), (4, 0.1)):
+            checkpoints.save(step, state, {"step": 0}, {"score": score, **error})
+        checkpoints.wait()
+        assert checkpoints.best_step == 2  # the earlier of equals
 
 
 def test_without_a_metric_only_the_last_are_kept(tmp_path, state):

@@ -17,7 +17,7 @@ from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer.guidance import Guide
 
 TOKENIZER = load_tokenizer("characters")
-GROUP, STEPS = 4, 10
+GROUP, STEPS, LIMIT = 4, 10, 48
 TRACE = "<think>7-8=9;9+3=2</think><answer>2</answer>"
 
 
@@ -26,7 +26,7 @@ def guide_of(group_size=GROUP, **changes) -> Guide:
         fraction=0.5, length=choices.GuidanceLength.FIXED, initial=6, maximum=64
     )
     config = c.TrainConfig(
-        rollout=c.RolloutConfig(group_size=group_size, max_completion_tokens=48),
+        rollout=c.RolloutConfig(group_size=group_size, max_completion_tokens=LIMIT),
         guidance=c.GuidanceConfig(**{**usual, **changes}),
         trainer=c.TrainerConfig(steps=STEPS),
     )
@@ -67,7 +67,7 @@ def observe(guide, prompts, given, accuracy):
 
 
 def test_the_first_rows_of_every_group_start_with_the_trace():
-    given = guide_of().give(prompts_of(TRACE, TRACE[7:]), 1)
+    given = guide_of().give(prompts_of(TRACE, TRACE[7:]), 1, LIMIT)
     tokens = TOKENIZER.encode(TRACE)[:6]
     assert given.counts.tolist() == [6, 6, 0, 0] * 2
     assert given.prefixes[0, :6].tolist() == tokens
@@ -78,7 +78,7 @@ def test_the_first_rows_of_every_group_start_with_the_trace():
 @pytest.mark.parametrize("initial", [20, 40, 64])
 def test_the_answer_is_never_given(initial):
     given = guide_of(initial=initial, max_trace_fraction=1.0).give(
-        prompts_of(TRACE, "so 2 = \\boxed{2}"), 1
+        prompts_of(TRACE, "so 2 = \\boxed{2}"), 1, LIMIT
     )
     assert said(given, 0) == TRACE.partition("</think>")[0]
     assert said(given, 4) == "so 2 = "
@@ -89,15 +89,19 @@ def test_the_answer_is_never_given(initial):
 
 def test_a_share_of_the_trace_and_the_completion_limit_bound_it():
     whole = "1" * 60
-    given = guide_of(initial=64, max_trace_fraction=0.5).give(prompts_of(whole), 1)
+    given = guide_of(initial=64, max_trace_fraction=0.5).give(
+        prompts_of(whole), 1, LIMIT
+    )
     assert given.counts[0] == 30
-    given = guide_of(initial=64, max_trace_fraction=1.0).give(prompts_of(whole), 1)
+    given = guide_of(initial=64, max_trace_fraction=1.0).give(
+        prompts_of(whole), 1, LIMIT
+    )
     assert given.counts[0] == 47  # one of 48 is left to be generated
 
 
 def test_prompts_without_a_trace_are_not_guided_and_are_counted():
     guide, prompts = guide_of(), prompts_of(TRACE, "")
-    given = guide.give(prompts, 1)
+    given = guide.give(prompts, 1, LIMIT)
     assert given.counts.tolist() == [6, 6, 0, 0, 0, 0, 0, 0]
     metrics = observe(guide, prompts, given, [1, 0, 0, 0, 1, 1, 1, 1])
     assert metrics["guidance/no_trace_fraction"] == 0.5
@@ -115,14 +119,14 @@ def test_prompts_without_a_trace_are_not_guided_and_are_counted():
 )
 def test_thinking_is_opened_once(prompt, solution, expected):
     guide = guide_of(initial=12, open_thinking=True)
-    given = guide.give(prompts_of(solution, prompt=prompt), 1)
+    given = guide.give(prompts_of(solution, prompt=prompt), 1, LIMIT)
     text = guide._tokenizer.decode(given.traces[0].tokens)
     assert text.startswith(expected.replace("\n", "")) or text.startswith(expected)
 
 
 def test_metrics_say_who_earned_what():
     guide, prompts = guide_of(), prompts_of(TRACE, TRACE)
-    given = guide.give(prompts, 1)
+    given = guide.give(prompts, 1, LIMIT)
     # Of .1s, whose standard deviation is not 0 once it is rounded.
     metrics = observe(guide, prompts, given, [1, 1, 0.1, 0.1, 1, 0, 1, 0])
     tokens = len(TOKENIZER.encode(TRACE))
@@ -149,7 +153,7 @@ def test_an_adaptive_length_follows_the_chosen_rows():
         guide = guide_of(signal_rows=choices.SignalRows(rows), **options)
         seen = []
         for step, accuracy in enumerate(([1, 1, 0, 0], [0, 0, 1, 0], [0] * 4)):
-            given = guide.give(prompts, step + 1)
+            given = guide.give(prompts, step + 1, LIMIT)
             seen.append(given.length)
             observe(guide, prompts, given, accuracy)
         assert seen == lengths, rows
@@ -158,15 +162,15 @@ def test_an_adaptive_length_follows_the_chosen_rows():
 def test_a_prompt_that_is_often_solved_gets_less():
     guide = guide_of(initial=8, per_prompt=True)
     prompts = prompts_of(TRACE, TRACE)
-    given = guide.give(prompts, 1)
+    given = guide.give(prompts, 1, LIMIT)
     assert given.counts.tolist() == [8, 8, 0, 0] * 2
     observe(guide, prompts, given, [0, 0, 1, 0, 0, 0, 1, 1])
-    assert guide.give(prompts, 2).counts.tolist() == [4, 4, 0, 0, 0, 0, 0, 0]
+    assert guide.give(prompts, 2, LIMIT).counts.tolist() == [4, 4, 0, 0, 0, 0, 0, 0]
 
 
 def test_guidance_may_end_before_the_run():
     guide, prompts = guide_of(initial=8, anneal_fraction=0.5), prompts_of(TRACE)
-    lengths = [guide.give(prompts, step).length for step in range(1, STEPS + 1)]
+    lengths = [guide.give(prompts, step, LIMIT).length for step in range(1, STEPS + 1)]
     assert lengths[:5] == [8] * 5 and lengths[-1] == 0
     assert lengths == sorted(lengths, reverse=True)
 
@@ -180,13 +184,13 @@ def test_a_guide_goes_on_where_another_stopped():
     for step, accuracy in enumerate(rewards):
         if step == 3:
             state = json.loads(json.dumps(whole.get_state()))
-        given = whole.give(prompts, step + 1)
+        given = whole.give(prompts, step + 1, LIMIT)
         seen.append(given.counts.tolist())
         observe(whole, prompts, given, accuracy)
     again = guide_of(**options)
     again.set_state(state)
     for step in range(3, 6):
-        given = again.give(prompts, step + 1)
+        given = again.give(prompts, step + 1, LIMIT)
         resumed.append(given.counts.tolist())
         observe(again, prompts, given, rewards[step])
     assert resumed == seen[3:] and len({tuple(each) for each in seen}) > 2
@@ -196,7 +200,7 @@ def test_rows_without_a_reward_do_not_move_the_length():
     guide = guide_of(length=choices.GuidanceLength.ADDITIVE, minimum=0)
     prompts = prompts_of(TRACE)
     metrics = observe(
-        guide, prompts, guide.give(prompts, 1), [1, 1, math.nan, math.nan]
+        guide, prompts, guide.give(prompts, 1, LIMIT), [1, 1, math.nan, math.nan]
     )
     assert math.isnan(metrics["guidance/signal"]) and int(guide.state.length) == 6
 

@@ -27,7 +27,7 @@ def test_rewards_of_the_task_and_built_in(capsys):
     run = build(weights)
     assert {name: weight for name, (weight, _) in run.rewards.items()} == weights
     rows = [
-        completion("<answer>4</answer>", tokens=tokens, reference=reference)
+        completion("<answer>4</answer>", tokens=tokens, reference=reference, limit=20)
         for tokens, reference in ((20, "4"), (20, "5"), (0, "5"))
     ]
     found = {name: list(reward(rows)) for name, (_, reward) in run.rewards.items()}

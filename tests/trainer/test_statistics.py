@@ -105,6 +105,7 @@ def test_nan_is_left_out_of_the_mean():
         "mean": 0.5,
         "low": 0.5,
         "high": 0.5,
+        "standard_error": 0.0,
     }
     nothing = mean_with_interval(np.array([np.nan]), 0.95)
-    assert all(np.isnan(value) for value in nothing.values()) and len(nothing) == 3
+    assert all(np.isnan(value) for value in nothing.values()) and len(nothing) == 4

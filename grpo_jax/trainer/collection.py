@@ -1,0 +1,187 @@
+"""The groups of a step: prompts are completed and scored until enough of them teach.
+
+A group whose completions are all right, or all wrong, has no advantages. It can be left
+as it is, left out of the loss, or made up for with groups of other prompts (dynamic
+sampling, DAPO, arXiv 2503.14476).
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from grpo_jax import choices
+from grpo_jax.data.pipeline import EncodedPrompt
+from grpo_jax.policy import transformer
+from grpo_jax.records import Trajectories
+from grpo_jax.rewards import scoring
+from grpo_jax.rewards.base import Completion
+from grpo_jax.rewards.scoring import RewardTable
+from grpo_jax.rollout import groups
+from grpo_jax.rollout.sampling import Sampling
+from grpo_jax.rollout.session import Session
+from grpo_jax.rollout.setup import RolloutStats
+from grpo_jax.trainer import guidance, stepmetrics
+from grpo_jax.trainer.guidance import Given
+from grpo_jax.trainer.model import ROLLOUT
+from grpo_jax.trainer.position import Position
+from grpo_jax.trainer.run import Run
+
+
+class Groups(NamedTuple):
+    """Completed and scored prompts; the rows of a prompt are adjacent.
+
+    Attributes:
+      prompts: one a group.
+      trajectories: one a row.
+      completions: what the rewards saw of each row.
+      rewards: of each row.
+      given: what guided rows started from; None without guidance.
+    """
+
+    prompts: list[EncodedPrompt]
+    trajectories: Trajectories
+    completions: list[Completion]
+    rewards: RewardTable
+    given: Given | None
+
+
+class Collected(NamedTuple):
+    """What a step rolled out, and what of it is trained on.
+
+    Attributes:
+      groups: all of them, in the order in which they were drawn.
+      rows: those of the update, in whole groups; always as many.
+      totals: rewards of these rows; NaN where a group is left out of the loss.
+      stats: what the sampler did.
+    """
+
+    groups: Groups
+    rows: Int[np.ndarray, " B"]
+    totals: Float[np.ndarray, " B"]
+    stats: RolloutStats
+
+
+def collect(
+    run: Run, params: transformer.Params, position: Position, step: int
+) -> Collected:
+    """Returns the groups of a step; `position` moves on by the prompts it drew.
+
+    Args:
+      run: what the configuration built.
+      params: weights of the policy.
+      position: of the run.
+      step: from 1.
+    """
+    config = run.config.rollout
+    # The sampler's copy of the weights lives in here only: gone before the update.
+    with position.timer("rollout"):
+        at = Session(
+            run.model.rollout_setup(),
+            run.model.rollout_view(params),
+            sampling=Sampling.of(config.sampling),
+            key=run.model.key(ROLLOUT),
+            step=step,
+        )
+    parts = [_complete(run, at, next(position.stream), position, step)]
+    teach = _teaches(run, parts[0])
+    if config.zero_variance is choices.ZeroVariance.REFILL:
+        most = math.floor(config.prompts_per_step * (1 + config.max_refills))
+        while count := _missing(teach, config.prompts_per_step, most):
+            seen = [prompt.example.id for part in parts for prompt in part.prompts]
+            prompts = position.stream.take(count, without=seen)
+            if not prompts:
+                break
+            parts.append(_complete(run, at, prompts, position, step))
+            teach = np.append(teach, _teaches(run, parts[-1]))
+    everything = _join(parts)
+    rows, totals = _choose(run, everything, teach)
+    return Collected(everything, rows, totals, at.stats)
+
+
+def _complete(
+    run: Run, at: Session, prompts: list[EncodedPrompt], position: Position, step: int
+) -> Groups:
+    """Completes and scores a group of every prompt."""
+    guide, limit, given = position.guide, position.stages.limit, None
+    with position.timer("rollout"):
+        if guide:
+            trajectories, given = guidance.roll_out(
+                run, guide, at, prompts, step, limit
+            )
+        else:
+            size = run.config.rollout.group_size
+            rows = at.submit(groups.group_requests(prompts, size, limit))
+            at.run()
+            trajectories = at.trajectories(rows)
+    with position.timer("reward"):
+        completions = groups.completions(
+            trajectories, prompts, run.model.tokenizer, limit
+        )
+        rewards = scoring.score(completions, run.rewards)
+    return Groups(prompts, trajectories, completions, rewards, given)
+
+
+def _teaches(run: Run, part: Groups) -> Bool[np.ndarray, " N"]:
+    """Returns which groups are to be trained on."""
+    config = run.config.rollout
+    if config.zero_variance is choices.ZeroVariance.KEEP:
+        return np.ones(len(part.prompts), bool)
+    name = config.variance_reward
+    values = part.rewards.values[:, part.rewards.names.index(name)]
+    return ~stepmetrics.groups_agree(values, config.group_size)
+
+
+def _missing(teach: Bool[np.ndarray, " N"], wanted: int, most: int) -> int:
+    """Returns how many prompts to draw: likely to fill up, within what is allowed."""
+    short = wanted - int(teach.sum())
+    likely = max(teach.mean(), 1 / len(teach))
+    return max(0, min(math.ceil(short / likely), wanted, most - len(teach)))
+
+
+def _choose(
+    run: Run, everything: Groups, teach: Bool[np.ndarray, " N"]
+) -> tuple[Int[np.ndarray, " B"], Float[np.ndarray, " B"]]:
+    """Returns the rows of the update and their totals.
+
+    The first groups that teach are taken. Where they are too few, others take the
+    places that are left, without a reward, so that shapes do not change.
+    """
+    config = run.config.rollout
+    taken = np.argsort(~teach, kind="stable")[: config.prompts_per_step]
+    taken.sort()
+    rows = (taken[:, None] * config.group_size + np.arange(config.group_size)).ravel()
+    silent = np.repeat(~teach[taken], config.group_size)
+    return rows, np.where(silent, np.nan, everything.rewards.totals[rows])
+
+
+def _join(parts: Sequence[Groups]) -> Groups:
+    """Returns groups one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    tables = [part.rewards for part in parts]
+    completions, first = [], 0
+    for part in parts:
+        completions += [
+            dataclasses.replace(each, group=first + each.group)
+            for each in part.completions
+        ]
+        first += len(part.prompts)
+    given = [part.given for part in parts if part.given]
+    return Groups(
+        prompts=[prompt for part in parts for prompt in part.prompts],
+        trajectories=jax.tree.map(
+            lambda *each: np.concatenate(each), *[part.trajectories for part in parts]
+        ),
+        completions=completions,
+        rewards=RewardTable(
+            tables[0].names,
+            np.concatenate([each.values for each in tables]),
+            np.concatenate([each.totals for each in tables]),
+        ),
+        given=guidance.join(given) if given else None,
+    )
