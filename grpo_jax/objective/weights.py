@@ -72,29 +72,33 @@ def loss_weights(
     loss: Loss,
     aggregation: Aggregation,
     max_completion_tokens: int,
+    group_size: int = 1,
 ) -> Float[Array, "B T"]:
     """Computes the weight of every token, normalised over the whole batch.
 
-        SEQUENCE_MEAN    1 / (rows * tokens of the row)
-        TOKEN_MEAN       1 / tokens of the batch
-        CONSTANT         1 / (rows * max_completion_tokens)
-        SEQUENCE_SUM     1 / rows
+        SEQUENCE_MEAN     1 / (rows * tokens of the row)
+        TOKEN_MEAN        1 / tokens of the batch
+        CONSTANT          1 / (rows * max_completion_tokens)
+        SEQUENCE_SUM      1 / rows
+        GROUP_TOKEN_MEAN  1 / (groups * tokens of the group)
 
-    Only tokens in the mask count, and only rows that have one: what is left out of the
-    sum is left out of the denominator too.
+    Only tokens in the mask count, and only rows and groups that have one: what is left
+    out of the sum is left out of the denominator too.
 
     Args:
       mask: True where a token is in the loss, for the whole batch.
       loss: what PUBLISHED refers to.
       aggregation: how per-token losses become one number.
       max_completion_tokens: token limit of a completion, at least 1.
+      group_size: rows of a group, which are adjacent; for GROUP_TOKEN_MEAN.
 
     Returns:
       Weights in the default float dtype, 0 outside the mask; all 0 for an empty mask.
 
     Source: GRPO (arXiv 2402.03300), GSPO (2507.18071) and SAPO (2511.20347) average
     sequences; DAPO (2503.14476) and CISPO (2506.13585) average tokens; Dr. GRPO
-    (2503.20783) divides by a constant; LUSPO (2602.05261) sums over the sequence.
+    (2503.20783) divides by a constant; LUSPO (2602.05261) sums over the sequence. TRL
+    averaged groups before 2025-04, where each device held one of them (Open-RS).
     """
     tokens_B1 = jnp.sum(mask, axis=1, keepdims=True, dtype=float)
     rows = jnp.maximum(jnp.sum(tokens_B1 > 0, dtype=float), 1)
@@ -108,6 +112,11 @@ def loss_weights(
             denominator = (rows * max_completion_tokens)[None, None]
         case Aggregation.SEQUENCE_SUM:
             denominator = rows[None, None]
+        case Aggregation.GROUP_TOKEN_MEAN:
+            tokens_N1 = tokens_B1.reshape(-1, group_size).sum(axis=1, keepdims=True)
+            groups = jnp.maximum(jnp.sum(tokens_N1 > 0, dtype=float), 1)
+            tokens_B1 = jnp.repeat(tokens_N1, group_size, axis=0)
+            denominator = groups * jnp.maximum(tokens_B1, 1)
         case Aggregation.PUBLISHED:
             raise AssertionError("resolved above")
     return jnp.where(mask, 1 / denominator, 0)

@@ -77,11 +77,12 @@ def _speed(plan: Row) -> list[str]:
             f"{_time(hours)}"
         )
     hours = speed["rollout_hours"] + speed["update_hours"]
+    left_out = "evaluations and refilled groups" if plan["refills"] else "evaluations"
     cost = f" and ${hours * price:,.2f}" if price else ""
     lines.append(
         f"together       {_time(hours)}{cost} for {plan['steps']:,} steps with "
         f"{speed['prompt_tokens']:,} + {speed['completion_tokens']:,} tokens a row "
-        "(half of the limits), without evaluations"
+        f"(half of the limits), without {left_out}"
     )
     return lines
 

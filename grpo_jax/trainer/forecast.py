@@ -126,6 +126,7 @@ def as_data(plan: Plan, price_per_hour: float) -> dict[str, Any]:
         "tokens_of_an_update": footprint.update_tokens,
         "largest_micro_batch_tokens": plan.largest_micro_batch_tokens,
         "steps": config.trainer.steps,
+        "refills": config.rollout.zero_variance is choices.ZeroVariance.REFILL,
         "efficiency": {"rollout": DECODE_EFFICIENCY, "update": UPDATE_EFFICIENCY},
         "speed": speed and dataclasses.asdict(speed),
         "price_per_hour": price_per_hour,

@@ -80,6 +80,25 @@ def test_literals(aggregation, short, long):
     np.testing.assert_allclose(weights(mask, aggregation), expected, rtol=1e-7)
 
 
+def test_groups_count_alike_whatever_their_tokens():
+    mask = lengths_mask([2, 6, 1, 1, 0, 0])
+
+    def of_groups(mask):
+        return loss_weights(
+            jnp.asarray(mask, bool),
+            loss=Loss.BNPO,
+            aggregation=Aggregation.GROUP_TOKEN_MEAN,
+            max_completion_tokens=8,
+            group_size=2,
+        )
+
+    # Two groups have tokens: 8 and 2 of them.
+    expected = mask * np.array([1 / 16] * 2 + [1 / 4] * 2 + [0] * 2)[:, None]
+    np.testing.assert_allclose(of_groups(mask), expected, rtol=1e-7)
+    one = lengths_mask([2, 6])  # a single group: the mean over its tokens
+    np.testing.assert_array_equal(of_groups(one), weights(one, Aggregation.TOKEN_MEAN))
+
+
 @pytest.mark.parametrize(
     ("aggregation", "losses"),
     [

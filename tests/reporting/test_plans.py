@@ -25,6 +25,7 @@ PLAN = {
     "tokens_of_an_update": 200_000,
     "largest_micro_batch_tokens": 65_536,
     "steps": 1000,
+    "refills": False,
     "efficiency": {"rollout": 0.5, "update": 0.4},
     "speed": {
         "prompt_tokens": 128,
