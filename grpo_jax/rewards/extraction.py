@@ -79,7 +79,8 @@ def final_answer(text: str) -> str | None:
     r"""Returns the answer that `text` states, None if it states none.
 
     Looked for after the thoughts, in this order: the last closed `\boxed{...}`; the
-    last `<answer>...</answer>`; the last "answer is ...", "answer: ..." or "#### ...".
+    last `<answer>...</answer>`; the last line if it begins with "A:"; the last "answer
+    is ...", "answer: ..." or "#### ...".
     Where two boxes differ, the last one counts.
     """
     text = after_thinking(text)
@@ -108,6 +109,9 @@ def after_hashes(reference: str) -> str:
 
 def _after_anchor(text: str) -> str | None:
     text = text.replace("**", "")
+    last_line = text.rstrip().rpartition("\n")[2].lstrip()
+    if last_line.startswith("A:"):  # elsewhere it may be the first of several choices
+        return last_line.removeprefix("A:")
     end = None
     for match in _ANCHOR.finditer(text):
         end = match.end()

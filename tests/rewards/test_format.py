@@ -104,6 +104,11 @@ def test_last_box(text, expected):
         ("The answer is x + 1. Done", "x + 1"),
         ("The answer is 3. No: the answer is 5", "5"),
         ("#### 3\nThe answer is 5", "5"),
+        ("It takes 2+1=3 bolts.\nA: 3\n", "3"),
+        ("Answer: 4\n A: $1,218 left", "1,218"),
+        ("A: 4\nB: 5\nThe answer is 5", "5"),
+        ("A: 4\nB: 5", None),  # choices
+        ("USA: 4", None),
         ("<answer>3</answer> <answer> $7$ </answer>", "7"),
         ("<answer>The answer is 7 apples.</answer>", "7"),
         ("<answer>7", None),
