@@ -19,38 +19,57 @@ class Noise(enum.StrEnum):
 
     MULTI_PART = "multi_part"  # several questions
     PROOF = "proof"  # there is nothing to grade
+    DRAWING = "drawing"  # a figure that is in the text, as code
     FIGURE = "figure"  # what it shows is not in the text
     LINK = "link"
     CHOICES = "choices"  # the answer is a letter, or may be
     LONG_ANSWER = "long_answer"
 
 
-_TASK = r"(?:find|determine|compute|calculate|evaluate|solve|prove|show|what|how)"
+_ASKS = r"(?:find|determine|compute|calculate|evaluate|solve|what|how)"
+_TASK = rf"(?:{_ASKS}|prove|show)"
 # Marks of two parts: "(a)", but not that of f(a), or "a)" and "a." where a line begins.
 _FIRST, _SECOND = (
     [rf"(?:(?<![\w\\^)}}])\(\s*{mark}\s*\)|^\s*{mark}[.)])" for mark in marks]
     for marks in (("a", "1", "i"), ("b", "2", "ii"))
 )
-_PARTS = "|".join(f"{one}.*?{two}" for one, two in zip(_FIRST, _SECOND, strict=True))
+_MARKS = list(zip(_FIRST, _SECOND, strict=True))
+_PARTS = "|".join(f"{one}.*?{two}" for one, two in _MARKS)
+# "(a) Find f(2). (b) If ...": a first part that asks, and a second one.
+_ASKED = "|".join(rf"{one}[\s$]*{_TASK}\b.*?{two}" for one, two in _MARKS)
+_CODE = r"\[asy\]|\\begin\{tikzpicture\}"
+# Three choices in a row: "(A) 1 (B) 2 (C) 3", in bold or not; "A) 1 B) 2 C) 3". P(A)
+# is no choice.
+_CHOICES = "|".join(
+    ".{1,200}?".join(rf"{before}{letter}\){after}" for letter in "ABC")
+    for before, after in (
+        (r"(?<![A-Za-z])\(", ""),
+        (r"(?:^|(?<=[\s*}]))", r"(?=[\s}*])"),
+    )
+)
 _QUESTION = {
     # "(b) Find ...": a second part that asks. "(b) f is even" is a condition.
     Noise.MULTI_PART: re.compile(
-        rf"(?:{_PARTS})[^.?()]{{0,80}}?\b{_TASK}\b", _ANYWHERE
+        rf"(?:{_PARTS})[^.?()]{{0,80}}?\b{_TASK}\b|{_ASKED}", _ANYWHERE
     ),
+    # Not "find the largest n, and prove that it is": there, a number is graded.
     Noise.PROOF: re.compile(
-        r"\b(?:prove|show)\s+that\b|\bprove\s*:|^\s*prove\b", re.IGNORECASE
+        rf"\A(?!.*\b{_ASKS}\b).*?(\b(?:prove|show)\s+that\b|\bprove\s*:|^\s*prove\b)",
+        _ANYWHERE,
     ),
+    Noise.DRAWING: re.compile(_CODE),
+    # Not where a drawing, an array or a table is what the words refer to.
     Noise.FIGURE: re.compile(
-        r"\[asy\]|\\includegraphics|!\[[^\]]*\]\(|<img\b|\\begin\{tikzpicture\}"
-        r"|\b(?:(?:in|on|from|see)\s+(?:the|this)\s+"
-        r"(?:\w+\s+)?(?:figure|diagram|picture|drawing)|"
-        r"(?:figure|diagram|graph|picture)\s+(?:below|above|shown|at\s+right)|"
-        r"(?:shown|pictured)\s+(?:below|above|at\s+right)|as\s+(?:shown|pictured))\b",
-        re.IGNORECASE,
+        r"\\includegraphics|!\[[^\]]*\]\(|<img\b|"
+        rf"\A(?!.*(?:{_CODE}|\\begin\{{(?:array|matrix|tabular)\}}|\|\s*:?-)).*?"
+        r"(\b(?:(?:in|on|from|see)\s+(?:the|this)\s+(?:\w+\s+)?(?:figure|diagram)|"
+        r"(?:figure|diagram|graph|picture)\s+(?:below|above|at\s+right)|"
+        r"(?:figure|diagram|graph|picture|grid|solid|shape|region|spinner)\s+shown|"
+        r"(?:shown|pictured)\s+(?:below|above|at\s+right)|as\s+(?:shown|pictured))\b)",
+        re.IGNORECASE | re.DOTALL,
     ),
     Noise.LINK: re.compile(r"https?://\S+"),
-    # Three choices in a row: "(A) 1 (B) 2 (C) 3", in bold or not.
-    Noise.CHOICES: re.compile(r"\(A\).{1,200}?\(B\).{1,200}?\(C\)", re.DOTALL),
+    Noise.CHOICES: re.compile(_CHOICES, re.DOTALL | re.MULTILINE),
 }
 _ANSWER = {
     Noise.MULTI_PART: re.compile(rf"(?:{_PARTS}).*", _ANYWHERE),
@@ -92,7 +111,7 @@ def _sign(kind: Noise, problem: Problem, max_answer_characters: int) -> str:
         size = len(problem.answer)
         return f"{size} characters" if size > max_answer_characters else ""
     if match := _QUESTION[kind].search(problem.question):
-        return textwrap.shorten(match[0], 120)
+        return textwrap.shorten(match[match.lastindex or 0], 120)
     in_answer = _ANSWER.get(kind)
     match = in_answer and in_answer.fullmatch(problem.answer.strip())
     return f"answer {textwrap.shorten(match[0], 120)}" if match else ""

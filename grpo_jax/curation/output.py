@@ -11,6 +11,8 @@ import pyarrow
 import pyarrow.parquet
 
 from grpo_jax.curation import mixture
+from grpo_jax.curation.pass_rates import Policy
+from grpo_jax.curation.problems import Problem
 from grpo_jax.curation.settings import FORMATS, Settings
 from grpo_jax.curation.stage_files import Judged, json_lines
 from grpo_jax.reporting.files import write_atomically
@@ -18,6 +20,8 @@ from grpo_jax.reporting.files import write_atomically
 Row = dict[str, Any]
 
 _EXAMPLES = 3
+_INNER_BINS = 5
+_BINS = ["0", *(f"{i / 5:.1f} to {(i + 1) / 5:.1f}" for i in range(_INNER_BINS)), "1"]
 
 
 def write(settings: Settings, judged: Sequence[Judged]) -> pathlib.Path:
@@ -47,39 +51,82 @@ def write(settings: Settings, judged: Sequence[Judged]) -> pathlib.Path:
     return path
 
 
-def facts(settings: Settings, judged: Sequence[Judged], command: str) -> Row:
+def facts(
+    settings: Settings,
+    judged: Sequence[Judged],
+    command: str,
+    policy: Policy | None = None,
+) -> Row:
     """Returns what the card and the terminal say, as plain data."""
     final = judged[-1].kept
-    labels = mixture.ranked(each.difficulty for each in final)
+    labels = _labels(settings, final)
     difficulties = Counter(each.difficulty for each in final)
     return {
         "command": command,
         "settings": _plain(settings),
+        "policy": {"name": policy.name, **policy.facts} if policy else {},
         "inputs": [vars(each) | {"sha256": each.digest()} for each in settings.inputs],
         "stages": [_stage_facts(each) for each in judged],
+        "pass_rates": _histogram(judged),
         "difficulties": {label: difficulties[label] for label in labels}
         if settings.has_difficulties
         else {},
     }
 
 
-def _data_rows(settings: Settings, judged: Sequence[Judged]) -> list[Row]:
-    """Returns the rows that are left, with columns that the math task reads."""
-    kept = judged[-1].kept
-    columns = ["question", "answer", "solution", "source", "row"]
-    if not settings.has_difficulties:
-        return [_row(problem, columns) for problem in kept]
-    # A mixture names its labels from easy to hard.
-    labels = list(settings.mixture) or mixture.ranked(p.difficulty for p in kept)
-    columns.append("difficulty")
+def _labels(settings: Settings, problems: Sequence[Problem]) -> list[str]:
+    """Returns the difficulties from easy to hard, as bands or a mixture list them."""
+    listed = list(settings.difficulty_bands) or list(settings.mixture)
+    return listed or mixture.ranked(each.difficulty for each in problems)
+
+
+def _histogram(judged: Sequence[Judged]) -> list[Row]:
+    """Returns how many problems have which pass rates, and how many of them are left.
+
+    None and all of the samples have bins of their own.
+    """
+    stage = next((each for each in judged if each.name == "pass_rates"), None)
+    if stage is None:
+        return []
+    left = {id(each) for each in judged[-1].kept}
+    measured, kept = Counter[int](), Counter[int]()
+    for problem in stage.problems:
+        if (rate := problem.pass_rate) is not None:
+            measured[_bin(rate)] += 1
+            kept[_bin(rate)] += id(problem) in left
     return [
-        _row(each, columns) | {"tier": labels.index(each.difficulty)} for each in kept
+        {"pass_rate": name, "measured": measured[index], "left": kept[index]}
+        for index, name in enumerate(_BINS)
     ]
 
 
-def _row(problem: Any, columns: Sequence[str]) -> Row:
-    values = vars(problem) | {"row": problem.where}
-    return {name: values[name] for name in columns}
+def _bin(rate: float) -> int:
+    if rate in (0.0, 1.0):
+        return int(rate) * (len(_BINS) - 1)
+    return 1 + int(rate * _INNER_BINS)
+
+
+def _data_rows(settings: Settings, judged: Sequence[Judged]) -> list[Row]:
+    """Returns the rows that are left, with columns that the math task reads."""
+    kept = judged[-1].kept
+    labels = _labels(settings, kept) if settings.has_difficulties else []
+    return [_row(problem, labels) for problem in kept]
+
+
+def _row(problem: Problem, labels: Sequence[str]) -> Row:
+    row: Row = {
+        "question": problem.question,
+        "answer": problem.answer,
+        "solution": problem.solution,
+        "source": problem.source,
+        "row": problem.where,
+    }
+    if problem.solved:
+        row |= {"pass_rate": problem.pass_rate, "samples": problem.solved.graded}
+    if labels:
+        label = problem.difficulty
+        row |= {"difficulty": label, "tier": labels.index(label)}
+    return row
 
 
 def _dropped_rows(judged: Sequence[Judged]) -> list[Row]:
@@ -130,4 +177,5 @@ def _plain(settings: Settings) -> Row:
         "output": str(settings.output),
         "keep": sorted(settings.keep),
         "mixture": dict(settings.mixture),
+        "difficulty_bands": dict(settings.difficulty_bands),
     }

@@ -1,6 +1,21 @@
 """A problem on its way into a training set, and the verdict of a stage on it."""
 
 import dataclasses
+from typing import NamedTuple
+
+
+class Solved(NamedTuple):
+    """What became of a policy's samples of a problem.
+
+    Attributes:
+      right: those that are right.
+      graded: those that could be graded.
+      sampled: all of them; 0 where the prompt is too long for the policy.
+    """
+
+    right: int
+    graded: int
+    sampled: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,6 +29,7 @@ class Problem:
       answer: the reference.
       solution: worked; "" where there is none.
       difficulty: label.
+      solved: by a policy; None where none was asked.
     """
 
     where: str
@@ -22,6 +38,14 @@ class Problem:
     answer: str = ""
     solution: str = ""
     difficulty: str = ""
+    solved: Solved | None = None
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Part of the graded samples that is right; None where there is none."""
+        if self.solved is None or not self.solved.graded:
+            return None
+        return self.solved.right / self.solved.graded
 
 
 @dataclasses.dataclass(frozen=True)

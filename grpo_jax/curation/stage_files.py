@@ -17,7 +17,7 @@ from grpo_jax.data.tokenizer import Tokenizer
 from grpo_jax.reporting.files import write_atomically
 
 # Raise it with a change of what a stage drops: files of an older one are done again.
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -205,6 +206,14 @@ class Tokenizer:
             use_chat_template=use_chat_template,
         )
         return self.encode(text)
+
+    def digest(self) -> str:
+        """Returns the SHA-256 of the files; of the built-in tokenizer, its name."""
+        if self._folder is None:
+            return self.name
+        there = (path for name in _FILES if (path := self._folder / name).is_file())
+        texts = (path.name.encode() + path.read_bytes() for path in there)
+        return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
     def save(self, directory: str | os.PathLike[str]):
         """Writes the files from which `AutoTokenizer` loads this tokenizer.

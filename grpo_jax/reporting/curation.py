@@ -35,6 +35,10 @@ def print_counts(facts: Row, *, console: Console | None = None) -> None:
         )
     console.print()
     console.print(table)
+    for each in facts["pass_rates"]:
+        if each["measured"]:
+            measured, left = map(_count, (each["measured"], each["left"]))
+            console.print(f"pass rate {each['pass_rate']}: {measured}, {left} left")
     for label, count in facts["difficulties"].items():
         console.print(printable(f"difficulty {label or '(none)'}: {_count(count)}"))
 
@@ -63,6 +67,14 @@ def card(facts: Row) -> str:
             ],
         ),
     ]
+    if facts["pass_rates"]:
+        rows = [
+            (each["pass_rate"], _count(each["measured"]), _count(each["left"]))
+            for each in facts["pass_rates"]
+        ]
+        table = _table(("pass rate", "problems", "left"), rows)
+        policy = json.dumps(facts["policy"], indent=2, ensure_ascii=False)
+        parts += ["## Pass rates", table, _code(policy)]
     if facts["difficulties"]:
         rows = [(label, _count(n)) for label, n in facts["difficulties"].items()]
         parts += ["## Difficulties", _table(("difficulty", "rows"), rows)]

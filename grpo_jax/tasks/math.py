@@ -23,12 +23,7 @@ def math(config: TaskConfig, reward: RewardConfig) -> Task:
     train, validation, test = rows.read_splits(
         config, functools.partial(_reference, config)
     )
-    pool = VerifierPool(
-        reward.workers,
-        check_seconds=reward.check_seconds,
-        batch_seconds=reward.batch_seconds,
-        check_memory_mb=reward.check_memory_mb,
-    )
+    pool = verifier(reward)
     return Task(
         name="math",
         train=train,
@@ -42,6 +37,16 @@ def math(config: TaskConfig, reward: RewardConfig) -> Task:
         },
         take_counts=functools.partial(failed_checks, pool),
         close=pool.close,
+    )
+
+
+def verifier(reward: RewardConfig) -> VerifierPool:
+    """Returns the processes that check answers, with the limits of `reward`."""
+    return VerifierPool(
+        reward.workers,
+        check_seconds=reward.check_seconds,
+        batch_seconds=reward.batch_seconds,
+        check_memory_mb=reward.check_memory_mb,
     )
 
 

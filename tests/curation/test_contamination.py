@@ -46,6 +46,29 @@ def test_short_problems_are_compared_whole():
     assert not hits("?", "!")
 
 
+def phrases(questions: list[str], benchmark: str, phrase_count: int) -> list[str]:
+    others = [problem(benchmark, where="b:1", source="b")]
+    return reasons(contamination(problems(*questions), others, 3, phrase_count))
+
+
+def test_phrases_of_many_problems_pass():
+    benchmark = "given x find the sum of all m and n"
+    other = ["find the sum of one", "find the sum of two", "find the sum of all"]
+    assert phrases(other, benchmark, 0) == ["in_b"] * 3
+    # "sum of all" is in one of the three only.
+    assert phrases(other, benchmark, 3) == ["", "", "in_b"]
+    assert phrases(other, benchmark, 4) == ["in_b"] * 3
+
+
+def test_a_problem_copied_many_times_is_no_phrase():
+    benchmark = "given x find the sum of all m and n"
+    copies = [f"{benchmark} {i}" for i in range(5)]
+    assert phrases(copies, benchmark, 2) == ["in_b"] * 5
+    # 3 of 8 n-grams are few, 4 are half.
+    assert phrases(["given x find the sum"] * 2, benchmark, 2) == ["", ""]
+    assert phrases(["given x find the sum of"] * 2, benchmark, 2) == ["in_b"] * 2
+
+
 def test_unicode():
     text = "Найдите сумму всех натуральных чисел n таких что"
     assert hits(text.upper() + " n > 1", text)

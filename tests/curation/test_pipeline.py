@@ -8,8 +8,10 @@ import pytest
 
 from grpo_jax.config import RewardConfig, TaskConfig
 from grpo_jax.curation import answers, output, pipeline
+from grpo_jax.curation.pass_rates import Policy
+from grpo_jax.curation.problems import Problem, Solved
 from grpo_jax.curation.reading import Columns, parse_source
-from grpo_jax.curation.settings import parse_mixture
+from grpo_jax.curation.settings import parse_bands, parse_mixture
 from grpo_jax.reporting import curation
 from grpo_jax.tasks import math
 from tests.curation import helpers
@@ -162,6 +164,20 @@ def test_mistakes_are_told_before_the_slow_stages(settings, no_processes, tmp_pa
         ({"inputs": ()}, "--input is missing"),
         ({"max_prompt_tokens": 9}, "set --tokenizer"),
         ({"tokenizer": "x"}, "set --max_prompt_tokens or"),
+        ({"min_pass_rate": 0.1}, "set --pass_rate_samples and --config"),
+        ({"difficulty_bands": {"hard": 0.0}}, "set --pass_rate_samples and --config"),
+        (
+            {"pass_rate_samples": 4, "min_pass_rate": 0.5, "max_pass_rate": 0.4},
+            "--min_pass_rate is 0.5 and --max_pass_rate 0.4",
+        ),
+        (
+            {
+                "pass_rate_samples": 4,
+                "difficulty_bands": {"hard": 0.0},
+                "mixture": {"easy": 1},
+            },
+            r"difficulty 'easy': --difficulty_bands names \['hard'\]",
+        ),
     ],
 )
 def test_settings_that_do_not_agree(tmp_path, wrong, message):
@@ -192,6 +208,70 @@ def test_mixture_flag():
     for text in ("{easy: 1}", "[1]", '{"easy": 0}', '{"easy": true}', '{"a": 1.5}'):
         with pytest.raises(ValueError, match="--mixture is"):
             parse_mixture(text)
+
+
+def test_bands_flag():
+    bands = parse_bands('{"hard": 0, "easy": 0.75, "medium": 0.25}')
+    assert list(bands.items()) == [("easy", 0.75), ("medium", 0.25), ("hard", 0)]
+    assert parse_bands("") == {}
+    for text in ("x", "[0]", '{"a": 0, "b": 0}', '{"a": 2}', '{"a": true, "b": 0}'):
+        with pytest.raises(ValueError, match="--difficulty_bands is"):
+            parse_bands(text)
+    with pytest.raises(ValueError, match="one label must begin at 0"):
+        parse_bands('{"a": 0.5}')
+
+
+def policy_of(rates: dict[str, Solved]) -> Policy:
+    """Solves questions as given, and those that are not given never."""
+
+    def solve(problems: list[Problem]) -> list[Solved]:
+        return [rates.get(each.question, Solved(0, 4, 4)) for each in problems]
+
+    return Policy("a policy", {"samples": 4}, solve, at_once=2)
+
+
+def test_pass_rates_decide(settings):
+    settings = dataclasses.replace(
+        settings,
+        pass_rate_samples=4,
+        min_pass_rate=0.2,
+        difficulty_bands={"easy": 0.75, "hard": 0.0},
+        mixture={"hard": 1, "easy": 1},
+    )
+    first, second, third = (ROWS[index]["question"] for index in range(3))
+    rates = {first: Solved(1, 4, 4), second: Solved(2, 2, 4)}
+    judged = pipeline.run(settings, policy_of(rates))
+    output.write(settings, judged)
+    rows = read_lines(settings.output / "data.jsonl")
+    names = ("question", "pass_rate", "samples", "difficulty", "tier")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        (first, 0.25, 4, "hard", 1),
+        (second, 1.0, 2, "easy", 0),
+    ]
+    (dropped,) = [
+        row
+        for row in read_lines(settings.output / "dropped.jsonl")
+        if row["stage"] == "pass_rates"
+    ]
+    assert (dropped["question"], dropped["reason"]) == (third, "too_hard")
+    assert dropped["evidence"] == "0 of 4 samples are right"
+    facts = output.facts(settings, judged, "", policy_of({}))
+    bins = {each["pass_rate"]: each["measured"] for each in facts["pass_rates"]}
+    assert {name: count for name, count in bins.items() if count} == {
+        "0": 1,
+        "0.2 to 0.4": 1,
+        "1": 1,
+    }
+    card = curation.card(facts)
+    assert "| 0 | 1 | 0 |" in card
+    assert "| 0.2 to 0.4 | 1 | 1 |" in card
+    assert '"name": "a policy"' in card
+    # Other limits judge again, and sample nothing.
+    idle = dataclasses.replace(policy_of({}), solve=lambda problems: 1 / 0)
+    other = dataclasses.replace(settings, min_pass_rate=0.0, mixture={})
+    stages = {stage.name: stage for stage in pipeline.run(other, idle)}
+    assert not stages["pass_rates"].reused
+    assert len(stages["pass_rates"].kept) == 3
 
 
 def test_all_options_together(tmp_path):

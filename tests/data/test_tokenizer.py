@@ -298,3 +298,13 @@ def test_loading_prints_nothing():
         check=True,
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_the_digest_follows_the_files(built_in, directory):
+    assert built_in.digest() == "characters"
+    folder = pathlib.Path(directory())
+    before = load_tokenizer(str(folder)).digest()
+    (folder / "README.md").write_text("not of the tokenizer")
+    assert load_tokenizer(str(folder)).digest() == before
+    (folder / "chat_template.jinja").write_text(CHAT)
+    assert load_tokenizer(str(folder)).digest() != before
