@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import logging
 import os
 import pathlib
@@ -83,8 +84,13 @@ def define_policy() -> PolicyFlags:
     )
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
-    """Runs a door: mistakes in the input end it with one message and status 1."""
+def run(main: Callable[[list[str]], Any], places: tuple[str, ...] = ()) -> None:
+    """Runs a door: mistakes in the input end it with one message and status 1.
+
+    Args:
+      main: called with the program's name and the places.
+      places: what the arguments that are no flags stand for.
+    """
     absl_logging.set_verbosity(absl_logging.WARNING)
     logging.getLogger("jax").setLevel(logging.WARNING)
 
@@ -99,7 +105,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
                 traceback.print_exception(error.__cause__)  # of the user's own code
             sys.exit(f"error: {_message(error)}")
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=functools.partial(_parse, places))
 
 
 def _message(error: Exception) -> str:
@@ -109,7 +115,7 @@ def _message(error: Exception) -> str:
     return str(error)
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(places: tuple[str, ...], argv: list[str]) -> list[str]:
     """Parses flags; a mistake ends the program with one message."""
     try:
         arguments = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
@@ -129,8 +135,13 @@ def _parse(argv: list[str]) -> list[str]:
         )
     except (flags.Error, ValueError) as error:
         sys.exit(f"error: {error}")
-    if rest[1:]:
+    if rest[1:] and not places:
         sys.exit(f"error: unexpected arguments {rest[1:]}: write --flag=value")
+    if len(rest[1:]) != len(places):
+        sys.exit(
+            f"error: {len(rest[1:])} arguments were given, {rest[1:]}: write "
+            f"{' '.join(places)}, and flags as --flag=value"
+        )
     return rest
 
 

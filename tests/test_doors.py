@@ -188,6 +188,8 @@ def test_evaluate_repeats_the_runs_own_evaluation(door, trained):
     assert "pass@1" in done.stdout and "truncated" in done.stdout
     result, after = read(path), read(trained.workdir / "evaluation" / "after.json")
     assert result.pop("name") == f"test_{STEPS:06d}" and after.pop("name") == "after"
+    # What the completions depend on, for the same command to go on.
+    assert result.pop("settings")["samples"] == result["samples"]
     assert result == after
     interval = result["sampled"]["pass@1"]
     assert 0 <= interval["low"] <= interval["mean"] <= interval["high"] <= 1

@@ -3,18 +3,18 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from etils import epath
 
 from grpo_jax.curation.problems import Drop, Problem, Verdict
+from grpo_jax.data import columns as column_names
 from grpo_jax.data import sources
 from grpo_jax.rewards import extraction
 
 # Names that are tried, in this order, where none is given.
 _USUAL = {
-    "question": ("question", "problem", "prompt"),
-    "reference": ("answer", "final_answer", "reference", "expected_answer"),
+    "question": column_names.QUESTION,
+    "reference": column_names.REFERENCE,
     "solution": ("solution",),
     "difficulty": (),
 }
@@ -109,7 +109,7 @@ def read_benchmarks(
         for where, row in scanned:
             if isinstance(row, ValueError):
                 raise row
-            question = _text(row, name)
+            question = column_names.text(row, name)
             if not question:
                 raise ValueError(
                     f"{where}: column {name!r} is {row.get(name)!r:.200}: it must say "
@@ -132,8 +132,8 @@ def _scan(source: Source) -> _Scanned:
 
 
 def _column_names(scanned: _Scanned) -> list[str]:
-    rows = [row for _, row in scanned if not isinstance(row, ValueError)]
-    return sorted({name for row in rows for name in row})
+    rows = (row for _, row in scanned if not isinstance(row, ValueError))
+    return column_names.names(rows)
 
 
 def _find_columns(source: Source, scanned: _Scanned, columns: Columns) -> Columns:
@@ -157,21 +157,16 @@ def _find_column(
     Raises:
       ValueError: there is none.
     """
-    found = [name for name in ([named] if named else usual) if name in there]
-    if found:
-        return found[0]
-    wanted = repr(named) if named else " or ".join(map(repr, filter(None, usual)))
-    raise ValueError(
-        f"{source.location} has no column {wanted}: set --{kind}_column to one of "
-        f"{list(there)}"
-    )
+    wanted = [named] if named else usual
+    remedy = f"set --{kind}_column to one of"
+    return column_names.find(source.location, there, wanted, remedy)
 
 
 def _problem(
     where: str, source: Source, row: sources.Row, columns: Columns
 ) -> tuple[Problem, Verdict]:
     names = dataclasses.asdict(columns)
-    texts = {kind: _text(row, name) for kind, name in names.items()}
+    texts = {kind: column_names.text(row, name) for kind, name in names.items()}
     unreadable = next((kind for kind, text in texts.items() if text is None), "")
     question, reference, solution, difficulty = (text or "" for text in texts.values())
     if columns.reference:
@@ -187,18 +182,3 @@ def _problem(
     if not question or not answer:
         return problem, Drop("no_answer" if question else "no_question")
     return problem, None
-
-
-def _text(row: sources.Row, name: str) -> str | None:
-    """Returns what a column says, "" for nothing, None for what is no text."""
-    value: Any = row.get(name) if name else None
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    try:
-        return str(value).encode().decode().strip()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return None

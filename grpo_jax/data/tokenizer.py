@@ -97,6 +97,11 @@ class Tokenizer:
         self.vocab_size: int = max(fast.get_vocab().values()) + 1
         self._prefix: str = fast.bos_token if _adds_bos(fast, folder) else ""
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether prompts can be written as a turn of a chat."""
+        return bool(self._fast.chat_template)
+
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of `text`, and of nothing else.
 

@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from grpo_jax.reporting.evaluations import pass_at_one
+from grpo_jax.reporting.evaluations import pass_at_one, title
 from grpo_jax.reporting.plots import Marker, Series, line_chart
 from grpo_jax.reporting.workdir import (
     Number,
+    Point,
     Row,
     Run,
     mapping,
@@ -108,8 +109,10 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         if not _is_named(key) and not key.startswith(("reward/", "evaluation/"))
     ]
     learning = _draw(_REWARD, runs, of_metrics) + evaluation_charts(runs)
+    costs = [chart for split in _splits(runs) if (chart := _length_chart(runs, split))]
     found = [
         ("Learning", learning + _draw([*parts, *_GROUPS], runs, of_metrics)),
+        ("Accuracy by length", costs),
         ("Completions", _draw(_COMPLETIONS, runs, of_metrics)),
         ("Guidance", _ladder_chart(runs) + _draw(_GUIDANCE, runs, of_metrics)),
         ("Policy and optimizer", _draw(_POLICY, runs, of_metrics)),
@@ -122,13 +125,8 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 def evaluation_charts(runs: Sequence[Run]) -> list[str]:
     """Returns pass@1 over the steps with its intervals, one chart a split."""
-    splits = list(
-        dict.fromkeys(
-            str(row.get("split", "")) for run in runs for row in run.evaluations
-        )
-    )
     charts = []
-    for split in splits:
+    for split in _splits(runs):
         lines = [
             Series(run.name, markers=_markers(run, split), colour=index)
             for index, run in enumerate(runs)
@@ -140,6 +138,45 @@ def evaluation_charts(runs: Sequence[Run]) -> list[str]:
         chart = _Chart("evaluation/pass@1", "pass@1", percent=True, smooth=False)
         charts = _draw([chart], runs, lambda run: run.metrics)
     return charts
+
+
+def _length_chart(runs: Sequence[Run], split: str) -> str:
+    """Returns pass@1 if completions were cut after fewer tokens; "" if not known.
+
+    Of one run its first and its last evaluation, of several the last of each.
+    """
+    lines = []
+    for index, run in enumerate(runs):
+        of_split = [row for row in run.evaluations if row.get("split") == split]
+        chosen = of_split[-1:] if len(runs) > 1 else [*of_split[:1], *of_split[1:][-1:]]
+        for row in chosen:
+            alone = len(runs) == 1
+            label, colour = (title(row), len(lines)) if alone else (run.name, index)
+            lines.append(Series(label, _lengths(row), colour=colour))
+    return line_chart(
+        "pass@1 within a length",
+        lines,
+        unit=split,
+        x_label="tokens",
+        percent=True,
+        smooth=False,
+    )
+
+
+def _lengths(row: Row) -> list[Point]:
+    points = row.get("accuracy_by_length")
+    found = []
+    for point in map(mapping, points if isinstance(points, list) else []):
+        tokens, value = number(point.get("tokens")), number(point.get("accuracy"))
+        if tokens is not None and value is not None:
+            found.append((tokens, value))
+    return found
+
+
+def _splits(runs: Sequence[Run]) -> list[str]:
+    """Returns what was evaluated: splits of the task and benchmarks."""
+    rows = [row for run in runs for row in run.evaluations]
+    return list(dict.fromkeys(str(row.get("split", "")) for row in rows))
 
 
 def _markers(run: Run, split: str) -> list[Marker]:

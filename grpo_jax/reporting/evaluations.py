@@ -57,7 +57,7 @@ def before_and_after(run: Run) -> tuple[Row | None, Row | None]:
 
 def measures(before: Row | None, after: Row | None) -> list[Measure]:
     """Returns what either evaluation measured: pass@k, greedy, length, truncation."""
-    before, after = before or {}, after or {}
+    before, after = sides = before or {}, after or {}
     lines = []
     for kind in ("sampled", "greedy"):
         tables = [_table(before, kind), _table(after, kind)]
@@ -71,6 +71,11 @@ def measures(before: Row | None, after: Row | None) -> list[Measure]:
     ):
         pair = (_estimate(before.get(key)), _estimate(after.get(key)))
         lines.append(Measure(name, is_fraction, *pair))
+    for kind in ("right", "wrong"):
+        pair = (_estimate(_table(row, "tokens_mean").get(kind)) for row in sides)
+        lines.append(Measure(f"mean tokens, {kind}", False, *pair))
+    pair = (_estimate(_table(row, "contamination").get("clean")) for row in sides)
+    lines.append(Measure("pass@1, clean", True, *pair))
     ungraded = [row.get("ungraded_fraction") for row in (before, after)]
     if any(ungraded):
         lines.append(Measure("not graded", True, *map(_estimate, ungraded)))

@@ -21,6 +21,8 @@ _FORMULA = re.compile(r"\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 _WORDS = re.compile(
     r"(?=.*[^\W\d_]{3})[^\W\d_]+(?:[\s,.'!?-]+[^\W\d_]+)*[\s.!?]*", re.S
 )
+# math-verify reads 4.5e33 as 4.5 times e times 33.
+_SCIENTIFIC = re.compile(r"(?<![\w.\\])(\d+(?:\.\d+)?)[eE]([-+]?\d+)(?![\w.])")
 
 # It warns once that its own timeouts are off: the pool's deadline replaces them.
 logging.getLogger("math_verify").setLevel(logging.ERROR)
@@ -64,6 +66,7 @@ def _parse(answer: str) -> tuple[Any, ...]:
     answer = answer.strip().rstrip(".").strip()
     if not answer or _WORDS.fullmatch(answer):
         return ()
+    answer = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", answer)
     # math-verify finds a bare formula, `2\sqrt{3}`, only inside delimiters: outside
     # them it would read 2. A box takes everything, delimiters and line breaks too.
     text = answer if _FORMULA.search(answer) else rf"\boxed{{{answer}}}"

@@ -14,7 +14,8 @@ from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import Completion
 from grpo_jax.rollout import groups, session
 from grpo_jax.rollout.sampling import Sampling
-from grpo_jax.trainer import statistics
+from grpo_jax.trainer import statistics, token_costs
+from grpo_jax.trainer.journal import Journal
 from grpo_jax.trainer.model import EVALUATION
 from grpo_jax.trainer.run import Run
 
@@ -23,6 +24,7 @@ from grpo_jax.trainer.run import Run
 class Graded:
     """Completions of every problem and their accuracy, NaN where it was not graded."""
 
+    prompts: Sequence[EncodedPrompt]
     completions: list[Completion]
     rewards: scoring.RewardTable
     accuracy: Float[np.ndarray, "N k"]
@@ -52,6 +54,8 @@ def evaluate(
     name: str,
     split: str,
     step: int,
+    seed: int = 0,
+    journal: Journal | None = None,
 ) -> tuple[dict[str, Any], Graded]:
     """Evaluates a policy on problems; the noise is the same for every policy.
 
@@ -62,19 +66,25 @@ def evaluate(
       name: what the evaluation is called.
       split: where the problems come from, for the record.
       step: the policy's step, for the record.
+      seed: another one gives other completions.
+      journal: keeps sampled completions as they are made; None keeps none.
 
     Returns:
       What evaluation/NAME.json holds, and the graded samples.
     """
     config = run.config.evaluation
     sampling = Sampling.of(config.sampling)
-    sampled = grade(run, view, prompts, sampling, config.samples)
+    sampled = grade(
+        run, view, prompts, sampling, config.samples, seed=seed, journal=journal
+    )
     greedy = None
     if config.greedy:
         graded = grade(run, view, prompts, Sampling(temperature=0.0), 1)
         greedy = _passes(graded.accuracy, config.confidence)
-    tokens = [completion.num_tokens for completion in sampled.completions]
-    finished = [completion.finished for completion in sampled.completions]
+    shape = sampled.accuracy.shape
+    tokens = np.array([each.num_tokens for each in sampled.completions]).reshape(shape)
+    finished = np.array([each.finished for each in sampled.completions]).reshape(shape)
+    limit = config.max_completion_tokens or run.config.rollout.max_completion_tokens
     result = {
         "name": name,
         "split": split,
@@ -82,10 +92,15 @@ def evaluate(
         "problems": len(prompts),
         "samples": config.samples,
         "sampling": dataclasses.asdict(sampling),
+        "max_completion_tokens": limit,
         # pass@1 is the mean over all samples, also called avg@k.
         "sampled": _passes(sampled.accuracy, config.confidence),
         "greedy": greedy,
         "completion_tokens_mean": float(np.mean(tokens)),
+        "tokens_mean": token_costs.token_means(tokens, sampled.accuracy, finished),
+        "accuracy_by_length": token_costs.accuracy_by_length(
+            tokens, sampled.accuracy, limit
+        ),
         "truncated_fraction": 1 - float(np.mean(finished)),
         "ungraded_fraction": float(np.isnan(sampled.accuracy).mean()),
         **run.task.take_counts(),
@@ -117,19 +132,30 @@ def grade(
     prompts: Sequence[EncodedPrompt],
     sampling: Sampling,
     samples: int,
+    *,
+    seed: int = 0,
+    journal: Journal | None = None,
 ) -> Graded:
     """Samples completions of every problem and scores them with the run's rewards."""
     setup = run.model.rollout_setup(run.config.evaluation.max_completion_tokens)
-    trajectories, _ = session.complete(
-        setup,
-        view,
-        groups.group_requests(prompts, samples),
-        sampling=sampling,
-        key=run.model.key(EVALUATION),
-    )
-    completions = groups.completions(
-        trajectories, prompts, run.model.tokenizer, setup.max_completion_tokens
-    )
+
+    def complete(some: Sequence[EncodedPrompt]) -> list[Completion]:
+        trajectories, _ = session.complete(
+            setup,
+            view,
+            groups.group_requests(some, samples),
+            sampling=sampling,
+            key=run.model.key(EVALUATION),
+            step=seed,
+        )
+        return groups.completions(
+            trajectories, some, run.model.tokenizer, setup.max_completion_tokens
+        )
+
+    if journal:
+        completions = journal.fill(prompts, samples, setup.max_rows, complete)
+    else:
+        completions = complete(prompts)
     # Accuracy is what is evaluated, whether or not the run trains on it.
     rewards = {"accuracy": (1.0, run.task.rewards["accuracy"]), **run.rewards}
     # The verifier's deadline is for a batch of training; this may be many.
@@ -144,7 +170,7 @@ def grade(
         np.concatenate([each.totals for each in tables]),
     )
     accuracy = table.values[:, table.names.index("accuracy")]
-    return Graded(completions, table, accuracy.reshape(len(prompts), samples))
+    return Graded(prompts, completions, table, accuracy.reshape(len(prompts), samples))
 
 
 def _passes(

@@ -15,6 +15,7 @@ from grpo_jax import choices, config_json
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.records import Origin, Trajectories
+from grpo_jax.reporting.files import write_atomically
 from grpo_jax.rewards.base import Completion
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer.evaluation import Graded
@@ -128,24 +129,26 @@ def write_evaluation(
     workdir: pathlib.Path, result: dict[str, Any], samples: Graded
 ) -> pathlib.Path:
     """Writes evaluation/NAME.json, and NAME.jsonl with every sampled completion."""
-    lines = [
-        json.dumps(
-            {
-                "prompt": completion.prompt,
-                "completion": completion.text,
-                "reference": completion.reference[:_REFERENCE_CHARACTERS],
-                "accuracy": plain(accuracy),
-                "completion_tokens": completion.num_tokens,
-                "finished": completion.finished,
-            },
-            ensure_ascii=False,
-        )
-        for completion, accuracy in zip(
-            samples.completions, samples.accuracy.ravel(), strict=True
-        )
-    ]
+    lines = []
+    for row, (completion, accuracy) in enumerate(
+        zip(samples.completions, samples.accuracy.ravel(), strict=True)
+    ):
+        example = samples.prompts[completion.group].example
+        line = {
+            "problem": example.id,
+            "sample": row % samples.accuracy.shape[1],
+            "question": example.question,
+            "prompt": completion.prompt,
+            "completion": completion.text,
+            "reference": completion.reference[:_REFERENCE_CHARACTERS],
+            "accuracy": plain(accuracy),
+            "completion_tokens": completion.num_tokens,
+            "finished": completion.finished,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False))
     path = workdir / "evaluation" / f"{result['name']}.json"
-    _write(path.with_suffix(".jsonl"), "\n".join(lines) + "\n")
+    # The usual temporary name is that of the journal, which may still be needed.
+    write_atomically(path.with_suffix(".jsonl"), "\n".join(lines) + "\n")
     write_json(path, result)
     return path
 
@@ -218,6 +221,8 @@ def _differences(old: Any, new: Any, path: str) -> list[str]:
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
     return plain(value)
 
 

@@ -1,12 +1,19 @@
 """Weights to look at: of a run's checkpoints, or those it starts from."""
 
 import contextlib
+import hashlib
 import pathlib
+
+import jax
+import numpy as np
 
 from grpo_jax.config import TrainConfig
 from grpo_jax.policy import transformer
 from grpo_jax.trainer.checkpoint import Checkpoints
 from grpo_jax.trainer.model import Model
+
+# Values of each array that stand for it.
+_DIGESTED = 256
 
 
 def open_checkpoints(
@@ -88,3 +95,20 @@ def load_params(
         if step is None:
             raise FileNotFoundError(f"{workdir} has no {which} checkpoint yet")
         return checkpoints.restore_params(model.abstract_params(), step), step
+
+
+def digest(params: transformer.Params) -> str:
+    """Returns a short identity of weights: of values spread over every array.
+
+    An update of the optimizer moves nearly every weight, so that a few of each tell two
+    states apart. They are compared bit by bit and do not depend on the mesh.
+    """
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        places = np.linspace(
+            0, leaf.size - 1, min(_DIGESTED, leaf.size), dtype=np.int64
+        )
+        values = jax.device_get(leaf[np.unravel_index(places, leaf.shape)])
+        sha.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
+        sha.update(np.ascontiguousarray(values).tobytes())
+    return sha.hexdigest()[:16]

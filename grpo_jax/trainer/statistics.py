@@ -24,8 +24,16 @@ def pass_at_k(values: Float[np.ndarray, "N k"], k: int) -> Float[np.ndarray, " N
     Returns:
       One estimate a problem; NaN where fewer than k samples were graded.
 
+    Raises:
+      ValueError: k samples were never drawn.
+
     Source: arXiv 2107.03374, section 2.1.
     """
+    if not 1 <= k <= values.shape[1]:
+        raise ValueError(
+            f"pass@{k} needs {k} samples of a problem and there are {values.shape[1]}: "
+            "draw more, or ask for a smaller k"
+        )
     graded = (~np.isnan(values)).sum(axis=1)
     wrong = graded - (np.nan_to_num(values) > 0.5).sum(axis=1)
     # C(wrong, k) / C(graded, k), factor by factor; a factor of 0 makes it exactly 0.
@@ -40,8 +48,9 @@ def mean_with_interval(
 ) -> dict[str, float]:
     """Returns the mean over problems, its bootstrap interval and its standard error.
 
-    Problems are resampled, whole, so that samples of one problem stay together. The
-    resamples are the same at every call: equal inputs give equal intervals.
+    For the interval problems are resampled, whole, so that samples of one problem stay
+    together. The resamples are the same at every call: equal inputs give equal
+    intervals.
 
     Where all values are 0, or all 1, every resample is alike and says nothing of what
     other problems would give: the interval is then Clopper and Pearson's, of as many
@@ -63,11 +72,38 @@ def mean_with_interval(
         high = unseen
     elif (values == 1).all():
         low = 1 - unseen
-    # Of one problem the spread is not known.
-    spread = values.std(ddof=1) if len(values) > 1 else math.nan
     return {
         "mean": float(values.mean()),
         "low": float(low),
         "high": float(high),
-        "standard_error": float(spread / math.sqrt(len(values))),
+        "standard_error": standard_error(values),
     }
+
+
+def standard_error(values: Float[np.ndarray, " N"]) -> float:
+    """Returns the standard error of the mean over problems.
+
+        std(values) / sqrt(N)    with N - 1 in the variance
+
+    Problems are the clusters: a value is the mean of a problem's samples, so that many
+    samples of few problems do not look like many problems.
+
+    Args:
+      values: one estimate a problem, none of them NaN.
+
+    Returns:
+      NaN of fewer than two problems.
+    """
+    if len(values) < 2:
+        return math.nan
+    return float(values.std(ddof=1) / math.sqrt(len(values)))
+
+
+def binomial_standard_error(accuracy: float, problems: int) -> float:
+    """Returns the standard error of one sample a problem, as lighteval reports it.
+
+        sqrt(p (1 - p) / (n - 1))
+
+    which is `standard_error` of values that are 0 or 1.
+    """
+    return math.sqrt(accuracy * (1 - accuracy) / (problems - 1))

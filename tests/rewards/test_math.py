@@ -196,3 +196,23 @@ def test_the_reward_imports_neither_jax_nor_sympy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
+@pytest.mark.parametrize(
+    ("reference", "said", "right"),
+    [
+        ("4.5e33", r"4.5 \times 10^{33}", True),
+        (r"4.5 \times 10^{33}", "4.5e33", True),
+        ("4.5E+33", "4.5e33", True),
+        ("1e-8", "10^{-8}", True),
+        ("1.5e-3", "0.0015", True),
+        ("4.5e33", "4.5e32", False),
+        ("4.5e33", "4.5", False),
+        # Nothing but a number is read so.
+        ("2e", "2e", True),
+        ("2e^3", "2e^3", True),
+        ("2e^3", "2000", False),
+    ],
+)
+def test_scientific_notation(reference, said, right):
+    assert verify_math(f"\\boxed{{{said}}}", reference) is right

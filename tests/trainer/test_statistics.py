@@ -3,7 +3,12 @@ import itertools
 import numpy as np
 import pytest
 
-from grpo_jax.trainer.statistics import mean_with_interval, pass_at_k
+from grpo_jax.trainer.statistics import (
+    binomial_standard_error,
+    mean_with_interval,
+    pass_at_k,
+    standard_error,
+)
 
 
 def samples(n, correct):
@@ -109,3 +114,27 @@ def test_nan_is_left_out_of_the_mean():
     }
     nothing = mean_with_interval(np.array([np.nan]), 0.95)
     assert all(np.isnan(value) for value in nothing.values()) and len(nothing) == 4
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_a_k_that_was_never_drawn_is_refused(k):
+    with pytest.raises(ValueError, match=rf"pass@{k} needs {k} samples .* are 4"):
+        pass_at_k(samples(4, 1), k)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "problems", "percent"),
+    [(0.3, 30, 8.51), (14 / 30, 30, 9.26), (0.8, 40, 6.41), (0.838, 500, 1.65)],
+)
+def test_the_standard_error_of_one_sample_is_lightevals(accuracy, problems, percent):
+    error = binomial_standard_error(accuracy, problems)
+    assert 100 * error == pytest.approx(percent, abs=0.005)
+    solved = np.arange(problems) < round(accuracy * problems)
+    assert standard_error(solved.astype(float)) == pytest.approx(error)
+
+
+def test_samples_of_a_problem_are_no_further_problems():
+    rates = np.array([0.0, 1.0, 0.5, 0.25])
+    error = mean_with_interval(rates, 0.95)["standard_error"]
+    assert error == pytest.approx(np.std(rates, ddof=1) / 2)
+    assert np.isnan(standard_error(np.array([0.5])))
