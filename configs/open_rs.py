@@ -15,6 +15,7 @@ The wording of the prompts is ours. The published one asks for the same.
 
 from grpo_jax import choices
 from grpo_jax import config as c
+from grpo_jax.monitor_config import MonitorConfig
 from grpo_jax.reward_config import CosineConfig
 from grpo_jax.rollout_config import StagesConfig
 
@@ -162,6 +163,11 @@ def ours() -> c.TrainConfig:
         ),
         checkpoint=c.CheckpointConfig(
             every_steps=20, best_rule=choices.Best.ONE_STANDARD_ERROR
+        ),
+        # Where nothing that follows could be of use.
+        monitor=MonitorConfig(
+            stop_above={"rollout/repeated_fraction": 0.8},
+            stop_below={"rollout/script_fraction": 0.7},
         ),
         mesh=c.MeshConfig(fsdp=4),
     )

@@ -8,6 +8,7 @@ built, and forbids assignment from then on. Off is spelled 0 or "", never None.
 import dataclasses
 
 from grpo_jax import choices
+from grpo_jax.monitor_config import MonitorConfig
 from grpo_jax.reward_config import RewardConfig
 from grpo_jax.rollout_config import RolloutConfig, SamplingConfig
 from grpo_jax.sections import (
@@ -374,6 +375,7 @@ class TrainConfig(Section):
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    monitor: MonitorConfig = dataclasses.field(default_factory=MonitorConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     def validate(self, path: str):

@@ -74,11 +74,30 @@ def check_overrides(arguments: Sequence[str]) -> None:
             return
 
 
+def unknown_name(arguments: Sequence[str], name: str) -> str:
+    """Returns what is wrong where a field has names and `name` is none of them."""
+    matches = filter(None, map(_OVERRIDE.match, arguments))
+    fields = [match[1] for match in matches if match[1].endswith(f".{name}")]
+    return _set_all(f"config.{fields[0].removesuffix(f'.{name}')}", name)
+
+
+def _set_all(path: str, name: str) -> str:
+    return (
+        f"--{path} has no such name: set all of it, as in "
+        f"--{path}='{{\"{name}\": 1.0}}'"
+    )
+
+
 def _check_field(field: str) -> None:
     path, section = "config", TrainConfig()
     for name in field.split("."):
         if not dataclasses.is_dataclass(section):
             if isinstance(section, dict):
+                # What ml_collections would take for an expression.
+                if not (
+                    rest := f"config.{field}".removeprefix(f"{path}.")
+                ).isidentifier():
+                    raise ValueError(_set_all(path, rest))
                 return
             raise ValueError(f"--config.{field}: {path} is a value without fields")
         known = [each.name for each in dataclasses.fields(section)]

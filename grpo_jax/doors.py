@@ -128,11 +128,8 @@ def _parse(places: tuple[str, ...], argv: list[str]) -> list[str]:
                 "--config=FILE.py, or --config=WORKDIR/config.json of a run"
             )
         sys.exit(f"error: {error}\nuse --help for all flags")
-    except KeyError:
-        sys.exit(
-            "error: --config.reward.weights has no such name: set all of it, as in "
-            '--config.reward.weights=\'{"accuracy": 1.0, "format": 0.1}\''
-        )
+    except KeyError as error:
+        sys.exit(f"error: {config_files.unknown_name(argv, error.args[0])}")
     except (flags.Error, ValueError) as error:
         sys.exit(f"error: {error}")
     if rest[1:] and not places:

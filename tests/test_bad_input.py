@@ -64,6 +64,16 @@ def write_rows(path, rows):
             ["--config.reward.weights.acuracy=1"],
             "config.reward.weights has no such name",
         ),
+        (
+            ["--config.monitor.warn_above.loss/kl=1"],
+            "--config.monitor.warn_above has no such name: set all of it, as in "
+            "--config.monitor.warn_above='{\"loss/kl\": 1.0}'",
+        ),
+        (
+            ['--config.monitor.warn_above={"loss/totl": 1.0}'],
+            "config.monitor.warn_above names 'loss/totl', which no step of this run "
+            "has; did you mean 'loss/total'",
+        ),
         (["--time_budget=soon"], "--time_budget is 'soon': write it like 8h30m"),
         (["8h"], "unexpected arguments ['8h']: write --flag=value"),
         (["--config.mesh.fsdp=3"], "config.mesh is data="),

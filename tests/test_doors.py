@@ -27,6 +27,8 @@ SMALL = (
     "--config.evaluation.samples=2",
     # So few steps solve nothing; this teaches something all the same.
     '--config.reward.weights={"accuracy": 1.0, "my_rewards:brevity": 0.5}',
+    # And truncates most completions.
+    "--config.monitor.warn_above={}",
 )
 MY_REWARDS = """
 def brevity(completions):

@@ -130,6 +130,7 @@ def assert_same_run(workdir: pathlib.Path, straight: pathlib.Path):
     assert [row["step"] for row in numbers(workdir)] == list(range(1, STEPS + 1))
     assert numbers(workdir) == numbers(straight)
     assert numbers(workdir, "warm_start.jsonl") == numbers(straight, "warm_start.jsonl")
+    assert lines(workdir / "tripwires.jsonl") == lines(straight / "tripwires.jsonl")
     for folder in ("rollouts", "evaluation"):
         names = sorted(path.name for path in (straight / folder).iterdir())
         assert sorted(path.name for path in (workdir / folder).iterdir()) == names

@@ -18,7 +18,7 @@ from grpo_jax.reporting.workdir import (
 
 
 @dataclasses.dataclass(frozen=True)
-class _Chart:
+class Chart:
     """How one metric is drawn."""
 
     key: str
@@ -28,59 +28,77 @@ class _Chart:
     smooth: bool = True
 
 
-_REWARD = [_Chart("reward/mean", "Reward", "mean of the step")]
+_REWARD = [Chart("reward/mean", "Reward", "mean of the step")]
 _GROUPS = [
-    _Chart("reward/std_in_group", "Reward spread", "std in a group"),
-    _Chart("reward/advantage_std", "Advantage spread", "std of the step"),
-    _Chart("reward/zero_variance_fraction", "Groups that teach nothing", "", True),
-    _Chart("reward/unscored_fraction", "Completions without a reward", "", True),
+    Chart("reward/std_in_group", "Reward spread", "std in a group"),
+    Chart("reward/advantage_std", "Advantage spread", "std of the step"),
+    Chart("reward/zero_variance_fraction", "Groups that teach nothing", "", True),
+    Chart("reward/unscored_fraction", "Completions without a reward", "", True),
 ]
 _COMPLETIONS = [
-    _Chart("rollout/completion_tokens_mean", "Completion length", "tokens"),
-    _Chart("rollout/completion_tokens_max", "Longest completion", "tokens"),
-    _Chart("rollout/generated_tokens", "Generated", "tokens in the step"),
-    _Chart("rollout/tier_mean", "Tier of the prompts", "mean", smooth=False),
-    _Chart("rollout/truncated_fraction", "Truncated completions", "", True),
+    Chart("rollout/completion_tokens_mean", "Completion length", "tokens"),
+    Chart("rollout/completion_tokens_max", "Longest completion", "tokens"),
+    Chart("rollout/generated_tokens", "Generated", "tokens in the step"),
+    Chart("rollout/tier_mean", "Tier of the prompts", "mean", smooth=False),
+    Chart("rollout/truncated_fraction", "Truncated completions", "", True),
 ]
 _POLICY = [
-    _Chart("policy/entropy", "Entropy", "nats a token"),
-    _Chart("loss/kl", "KL to the reference", "nats a token"),
-    _Chart("policy/clip_fraction", "Clipped tokens", "", True),
-    _Chart("policy/ratio_max", "Largest importance ratio"),
-    _Chart("policy/sampler_gap_mean", "Sampler gap", "|Δ log-prob|"),
-    _Chart("loss/total", "Loss"),
-    _Chart("optimizer/gradient_norm", "Gradient norm"),
-    _Chart("optimizer/learning_rate", "Learning rate", smooth=False),
+    Chart("policy/entropy", "Entropy", "nats a token"),
+    Chart("loss/kl", "KL to the reference", "nats a token"),
+    Chart("policy/clip_fraction", "Clipped tokens", "", True),
+    Chart("policy/ratio_max", "Largest importance ratio"),
+    Chart("policy/sampler_gap_mean", "Sampler gap", "|Δ log-prob|"),
+    Chart("loss/total", "Loss"),
+    Chart("optimizer/gradient_norm", "Gradient norm"),
+    Chart("optimizer/learning_rate", "Learning rate", smooth=False),
 ]
 _GUIDANCE = [
-    _Chart("guidance/length", "Guidance length", "tokens", smooth=False),
-    _Chart("guidance/reward_unguided", "Signal of unguided rows", "mean of the step"),
-    _Chart("guidance/reward_guided", "Signal of guided rows", "mean of the step"),
-    _Chart("guidance/reward_gap", "Guided less unguided", "mean of the step"),
-    _Chart("guidance/rescued_fraction", "Groups rescued by guidance", "", True),
-    _Chart("guidance/guided_fraction", "Guided rows", "", True, smooth=False),
-    _Chart("guidance/given_tokens_mean", "Tokens given", "a guided row"),
-    _Chart("guidance/generated_tokens_mean", "Tokens generated", "a guided row"),
-    _Chart("guidance/trace_share", "Share of the trace given", "", True),
-    _Chart("guidance/exhausted_fraction", "Traces shorter than the length", "", True),
-    _Chart("guidance/no_trace_fraction", "Prompts without a trace", "", True),
-    _Chart("guidance/at_bound", "Length at a bound", "", True),
-    _Chart("guidance/length_ratio", "Change of the length", "factor"),
-    _Chart("guidance/nll", "Guidance: negative log-prob", "nats a token"),
-    _Chart("guidance/entropy", "Guidance: entropy", "nats a token"),
-    _Chart("guidance/kl", "Guidance: KL to the reference", "nats a token"),
-    _Chart("guidance/clip_fraction", "Guidance: clipped tokens", "", True),
+    Chart("guidance/length", "Guidance length", "tokens", smooth=False),
+    Chart("guidance/reward_unguided", "Signal of unguided rows", "mean of the step"),
+    Chart("guidance/reward_guided", "Signal of guided rows", "mean of the step"),
+    Chart("guidance/reward_gap", "Guided less unguided", "mean of the step"),
+    Chart("guidance/rescued_fraction", "Groups rescued by guidance", "", True),
+    Chart("guidance/guided_fraction", "Guided rows", "", True, smooth=False),
+    Chart("guidance/given_tokens_mean", "Tokens given", "a guided row"),
+    Chart("guidance/generated_tokens_mean", "Tokens generated", "a guided row"),
+    Chart("guidance/trace_share", "Share of the trace given", "", True),
+    Chart("guidance/exhausted_fraction", "Traces shorter than the length", "", True),
+    Chart("guidance/no_trace_fraction", "Prompts without a trace", "", True),
+    Chart("guidance/at_bound", "Length at a bound", "", True),
+    Chart("guidance/length_ratio", "Change of the length", "factor"),
+    Chart("guidance/nll", "Guidance: negative log-prob", "nats a token"),
+    Chart("guidance/entropy", "Guidance: entropy", "nats a token"),
+    Chart("guidance/kl", "Guidance: KL to the reference", "nats a token"),
+    Chart("guidance/clip_fraction", "Guidance: clipped tokens", "", True),
 ]
+# Drawn with their bounds by health.py.
+HEALTH = [
+    Chart("rollout/script_fraction", "Letters of the script", "", True),
+    Chart("rollout/repeated_fraction", "Repeated n-grams", "", True),
+    Chart("reward/all_wrong_fraction", "Groups all wrong", "", True),
+    Chart("reward/all_right_fraction", "Groups all right", "", True),
+    Chart("reward/length_correlation", "Reward with length", "correlation"),
+    Chart(
+        "reward/length_correlation_in_group",
+        "Reward with length in groups",
+        "correlation",
+    ),
+    Chart("loss/kl_p95", "KL: 95th percentile", "nats a token"),
+    Chart("loss/kl_max", "KL: largest", "nats a token"),
+    Chart("policy/ratio_p99", "Importance ratio: 99th percentile"),
+    Chart("policy/ratio_min", "Smallest importance ratio"),
+]
+SPREAD = "reward_std_in_group/"
 _SPEED = [
-    _Chart("rollout/tokens_per_second", "Rollout speed", "tokens per second"),
-    _Chart("time/step_seconds", "Step time", "seconds"),
-    _Chart("time/rollout_seconds", "Rollout time", "seconds"),
-    _Chart("time/reward_seconds", "Reward time", "seconds"),
-    _Chart("time/update_seconds", "Update time", "seconds"),
+    Chart("rollout/tokens_per_second", "Rollout speed", "tokens per second"),
+    Chart("time/step_seconds", "Step time", "seconds"),
+    Chart("time/rollout_seconds", "Rollout time", "seconds"),
+    Chart("time/reward_seconds", "Reward time", "seconds"),
+    Chart("time/update_seconds", "Update time", "seconds"),
 ]
 _WARM_START = [
-    _Chart("loss", "Warm-start loss", "nats a token"),
-    _Chart("optimizer/learning_rate", "Warm-start learning rate", smooth=False),
+    Chart("loss", "Warm-start loss", "nats a token"),
+    Chart("optimizer/learning_rate", "Warm-start learning rate", smooth=False),
 ]
 
 
@@ -101,12 +119,12 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         chart
         for key in metric_keys(runs)
         if key.startswith("reward/") and not _is_named(key)
-        for chart in [_Chart(key, f"{_spoken(key)} reward", "mean of the step")]
+        for chart in [Chart(key, f"{_spoken(key)} reward", "mean of the step")]
     ]
     others = [
-        _Chart(key, key, percent=key.endswith("_fraction"))
+        chart_of(key)
         for key in metric_keys(runs)
-        if not _is_named(key) and not key.startswith(("reward/", "evaluation/"))
+        if not _is_named(key) and not key.startswith(("reward/", "evaluation/", SPREAD))
     ]
     learning = _draw(_REWARD, runs, of_metrics) + evaluation_charts(runs)
     costs = [chart for split in _splits(runs) if (chart := _length_chart(runs, split))]
@@ -123,6 +141,15 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return [(heading, charts) for heading, charts in found if charts]
 
 
+def chart_of(key: str) -> Chart:
+    """Returns how a metric of a step is drawn, whatever it is."""
+    if key.startswith(SPREAD):
+        title = f"{_spoken(key.removeprefix(SPREAD))} spread"
+        return Chart(key, title, "std in a group")
+    named = [chart for chart in _named() if chart.key == key]
+    return named[0] if named else Chart(key, key, percent=key.endswith("_fraction"))
+
+
 def evaluation_charts(runs: Sequence[Run]) -> list[str]:
     """Returns pass@1 over the steps with its intervals, one chart a split."""
     charts = []
@@ -135,7 +162,7 @@ def evaluation_charts(runs: Sequence[Run]) -> list[str]:
         if max(len(line.markers) for line in lines) > 2:
             charts.append(line_chart("pass@1", lines, unit=split, percent=True))
     if not charts:
-        chart = _Chart("evaluation/pass@1", "pass@1", percent=True, smooth=False)
+        chart = Chart("evaluation/pass@1", "pass@1", percent=True, smooth=False)
         charts = _draw([chart], runs, lambda run: run.metrics)
     return charts
 
@@ -215,7 +242,7 @@ def _rungs(run: Run) -> list[Marker]:
 
 
 def _draw(
-    charts: Sequence[_Chart],
+    charts: Sequence[Chart],
     runs: Sequence[Run],
     rows: Callable[[Run], list[Row]],
     x_label: str = "step",
@@ -239,9 +266,13 @@ def _draw(
     return [svg for svg in drawn if svg]
 
 
+def _named() -> list[Chart]:
+    step = [*_REWARD, *_GROUPS, *_COMPLETIONS, *_GUIDANCE, *_POLICY, *_SPEED]
+    return [*step, *HEALTH]
+
+
 def _is_named(key: str) -> bool:
-    known = [*_REWARD, *_GROUPS, *_COMPLETIONS, *_GUIDANCE, *_POLICY, *_SPEED]
-    return any(chart.key == key for chart in known)
+    return any(chart.key == key for chart in _named())
 
 
 def _spoken(key: str) -> str:

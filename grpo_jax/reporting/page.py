@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_jax.reporting import curves, tables
+from grpo_jax.reporting import curves, health, tables
 from grpo_jax.reporting.evaluations import before_and_after, pass_at_one
 from grpo_jax.reporting.files import package_text, write_atomically
 from grpo_jax.reporting.groups import embedded_groups
@@ -34,11 +34,11 @@ def write_report(workdirs: Sequence[Path], output: Path) -> None:
     if not workdirs:
         raise ValueError("workdirs is empty: name at least one workdir")
     runs = [read_run(path) for path in workdirs]
-    write_atomically(output, page(runs))
+    write_atomically(output, page(runs, Path(output).parent))
 
 
-def page(runs: Sequence[Run]) -> str:
-    """Returns the page as HTML text."""
+def page(runs: Sequence[Run], folder: Path) -> str:
+    """Returns the page as HTML text; files of the runs are named from `folder`."""
     notes = [note for run in runs for note in run.notes]
     groups = embedded_groups(runs, notes)
     body = [
@@ -48,6 +48,7 @@ def page(runs: Sequence[Run]) -> str:
         _results(runs),
         "</section>",
         _curves(runs),
+        health.section(runs, folder),
         _browser(groups),
         _configuration(runs),
     ]
@@ -85,7 +86,7 @@ def _title(runs: Sequence[Run]) -> str:
 def _header(runs: Sequence[Run]) -> str:
     links = "".join(
         f'<a href="#{name.lower()}">{name}</a>'
-        for name in ("Results", "Curves", "Completions", "Configuration")
+        for name in ("Results", "Curves", "Health", "Completions", "Configuration")
     )
     names = ", ".join(run.name for run in runs)
     about = _about(runs[0]) if len(runs) == 1 else names

@@ -11,11 +11,12 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+from grpo_jax.reporting.axes import BOTTOM, LEFT, RIGHT, Box, axes
 from grpo_jax.reporting.files import package_text, write_atomically
 from grpo_jax.reporting.scales import (
     format_number,
-    nice_ticks,
     smoothed,
     span,
     thinned,
@@ -23,7 +24,6 @@ from grpo_jax.reporting.scales import (
 from grpo_jax.reporting.workdir import Number, Point
 
 COLOURS = 8
-_LEFT, _RIGHT, _BOTTOM = 46, 10, 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,14 @@ class Marker:
 
 
 @dataclasses.dataclass(frozen=True)
+class Bound:
+    """A value that a line should not cross, and what happens where it does."""
+
+    y: Number
+    action: Literal["warn", "stop"]
+
+
+@dataclasses.dataclass(frozen=True)
 class Series:
     """One run's line, its evaluation points, or both.
 
@@ -45,33 +53,14 @@ class Series:
       points: (x, y), x ascending, all finite.
       markers: points with error bars, joined by a line; x ascending.
       colour: index into the palette; taken modulo its size.
+      trips: x where a bound had been crossed for too long.
     """
 
     label: str = ""
     points: Sequence[Point] = ()
     markers: Sequence[Marker] = ()
     colour: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Box:
-    """The plot area in pixels, and the data ranges it shows."""
-
-    left: Number
-    right: Number
-    top: Number
-    bottom: Number
-    x: Point
-    y: Point
-
-    def at(self, x: Number, y: Number) -> Point:
-        """Returns the pixel of a data point."""
-        across = (x - self.x[0]) / (self.x[1] - self.x[0])
-        up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return (
-            self.left + across * (self.right - self.left),
-            self.bottom - up * (self.bottom - self.top),
-        )
+    trips: Sequence[Number] = ()
 
 
 def line_chart(
@@ -82,6 +71,7 @@ def line_chart(
     x_label: str = "step",
     percent: bool = False,
     smooth: bool = True,
+    bounds: Sequence[Bound] = (),
     width: int = 360,
     height: int = 200,
 ) -> str:
@@ -94,6 +84,7 @@ def line_chart(
       x_label: what the x axis counts; hovering joins the charts that share it.
       percent: values are fractions and are shown as 0% to 100%.
       smooth: whether to draw a moving average over the raw line.
+      bounds: drawn as lines across; the range of values reaches them.
       width: pixels.
       height: pixels, without the legend.
     """
@@ -102,21 +93,22 @@ def line_chart(
         return ""
     drawn = [_drawn(one, smooth) for one in series]
     legend, legend_height = _legend(series, drawn, percent, width)
-    box = _Box(
-        left=_LEFT,
-        right=width - _RIGHT,
+    box = Box(
+        left=LEFT,
+        right=width - RIGHT,
         top=34 + legend_height,
-        bottom=height + legend_height - _BOTTOM,
+        bottom=height + legend_height - BOTTOM,
         x=span([x for xs, _, _ in drawn for x in xs]),
-        y=_value_range(series, drawn, percent),
+        y=_value_range(series, drawn, percent, bounds),
     )
     last = format_number(drawn[0][2][-1], percent)
     suffix = f' <tspan class="unit" dx="3">{html.escape(unit)}</tspan>' if unit else ""
     parts = [
-        f'<text class="title" x="{_LEFT - 34}" y="18">{html.escape(title)}'
+        f'<text class="title" x="{LEFT - 34}" y="18">{html.escape(title)}'
         f"{suffix}</text>",
         legend,
-        _axes(box, x_label, percent),
+        axes(box, x_label, percent),
+        *(_bound(each, box) for each in bounds),
         *(_marks(one, *lines, box) for one, lines in zip(series, drawn, strict=True)),
         f'<line class="cross" y1="{box.top}" y2="{box.bottom}"/>'
         f'<text class="at" y="{box.bottom + 16}" text-anchor="middle"/>',
@@ -184,7 +176,10 @@ def _drawn(one: Series, smooth: bool) -> _Lines:
 
 
 def _value_range(
-    series: Sequence[Series], drawn: Sequence[_Lines], percent: bool
+    series: Sequence[Series],
+    drawn: Sequence[_Lines],
+    percent: bool,
+    bounds: Sequence[Bound],
 ) -> Point:
     """Returns the y range: all that matters, without a few spikes, from 0 if near."""
     raw = sorted(y for _, ys, _ in drawn for y in ys)
@@ -197,6 +192,7 @@ def _value_range(
     for one in series:
         for m in one.markers:
             shown += [y for y in (m.low, m.high) if y is not None]
+    shown += [bound.y for bound in bounds]
     least, most = min(shown), max(shown)
     if least == most == 0:
         return 0.0, 1.0
@@ -212,38 +208,12 @@ def _value_range(
     return bottom, top
 
 
-def _axes(box: _Box, x_label: str, percent: bool) -> str:
-    parts = []
-    for tick in nice_ticks(*box.y, count=5):
-        y = round(box.at(box.x[0], tick)[1]) + 0.5
-        label = f"{100 * tick:g}%" if percent else format_number(tick)
-        label = "0" if abs(tick) < 1e-12 and not percent else label
-        parts.append(
-            f'<line class="grid" x1="{box.left}" x2="{box.right}" y1="{y}" y2="{y}"/>'
-            f'<text x="{box.left - 6}" y="{y + 3.5}" text-anchor="end">{label}</text>'
-        )
-    parts.append(f'<g class="steps">{"".join(_x_labels(box, x_label))}</g>')
-    return "".join(parts)
-
-
-def _x_labels(box: _Box, x_label: str) -> list[str]:
-    """Returns the numbers under the axis; the last one says what they count."""
-    ticks = [tick for tick in nice_ticks(*box.x, count=5) if tick == round(tick)]
-    last = f"{x_label} {format_number(ticks[-1])}" if ticks else ""
-    parts = []
-    for tick in ticks:
-        x, text, anchor = box.at(tick, 0)[0], format_number(tick), "middle"
-        if tick == ticks[-1]:
-            text = last
-            if x + 3.2 * len(last) > box.right:
-                x, anchor = box.right, "end"
-        elif x + 16 > box.right - 6.4 * len(last):
-            continue
-        parts.append(
-            f'<text x="{x:.1f}" y="{box.bottom + 16}" text-anchor="{anchor}">'
-            f"{html.escape(text)}</text>"
-        )
-    return parts
+def _bound(bound: Bound, box: Box) -> str:
+    y = round(box.at(box.x[0], bound.y)[1]) + 0.5
+    return (
+        f'<line class="bound {bound.action}" x1="{box.left}" x2="{box.right}" '
+        f'y1="{y}" y2="{y}"/>'
+    )
 
 
 def _marks(
@@ -251,7 +221,7 @@ def _marks(
     xs: list[Number],
     raw: list[Number],
     strong: list[Number],
-    box: _Box,
+    box: Box,
 ) -> str:
     parts = []
     if one.points and raw != strong:
@@ -266,13 +236,16 @@ def _marks(
                 f'M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"/>'
             )
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>')
+    for trip in one.trips:
+        x = box.at(trip, box.y[0])[0]
+        parts.append(f'<path class="trip" d="M{x:.1f} {box.top}V{box.bottom}"/>')
     if one.points and len(xs) == 1:
         x, y = box.at(xs[0], strong[0])
         parts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.2"/>')
     return f'<g class="c{one.colour % COLOURS}">{"".join(parts)}</g>'
 
 
-def _path(xs: Sequence[Number], ys: Sequence[Number], box: _Box) -> str:
+def _path(xs: Sequence[Number], ys: Sequence[Number], box: Box) -> str:
     """Returns the line as path data; what leaves the range is drawn on its edge."""
     low, high = box.y
     pixels = (box.at(x, min(max(y, low), high)) for x, y in zip(xs, ys, strict=True))
@@ -287,16 +260,16 @@ def _legend(
     if len(series) == 1:
         return (
             f'<text class="value c{series[0].colour % COLOURS}" data-series="0" '
-            f'x="{width - _RIGHT}" y="18" text-anchor="end">{lasts[0]}</text>',
+            f'x="{width - RIGHT}" y="18" text-anchor="end">{lasts[0]}</text>',
             0,
         )
-    parts, x, y = [], _LEFT - 34, 36
+    parts, x, y = [], LEFT - 34, 36
     for index, (one, last) in enumerate(zip(series, lasts, strict=True)):
         label = one.label if len(one.label) <= 24 else one.label[:23] + "…"
         # There is no font to measure with: 6.2 pixels a character at 11 px.
         entry_width = 14 + 6.2 * (len(label) + 1) + 50
-        if x > _LEFT and x + entry_width > width:
-            x, y = _LEFT - 34, y + 16
+        if x > LEFT and x + entry_width > width:
+            x, y = LEFT - 34, y + 16
         parts.append(
             f'<g class="c{one.colour % COLOURS}"><rect class="swatch" x="{x}" '
             f'y="{y - 8}" width="9" height="9" rx="2"/><text x="{x + 14}" y="{y}">'
@@ -307,7 +280,7 @@ def _legend(
     return "".join(parts), y - 18
 
 
-def _hover(box: _Box, drawn: Sequence[_Lines], x_label: str, percent: bool) -> str:
+def _hover(box: Box, drawn: Sequence[_Lines], x_label: str, percent: bool) -> str:
     """Returns what page.js needs to read values out, as an attribute's text."""
     rounded = [
         {

@@ -103,6 +103,11 @@ class Progress:
         if self._printed is None or now - self._printed[1] >= self._every:
             self._print(now)
 
+    def say(self, sentence: str) -> None:
+        """Prints one plain sentence, above the line where that is redrawn in place."""
+        if not self._quiet:
+            print_plain(self._console, sentence)
+
     def _print(self, now: Number):
         self._printed = (self._step, now)
         print_plain(self._console, self._line().plain)

@@ -31,6 +31,7 @@ class Run:
       evaluations: the objects of evaluation/NAME.json, by step, "after" last.
       summary: {} until the run has ended.
       ladder: what guidance_ladder.json holds; {} if absent.
+      tripwires: the lines of tripwires.jsonl, in the order they were written.
       rollout_steps: steps that have a file under rollouts/.
       notes: sentences about files that could not be read.
     """
@@ -43,6 +44,7 @@ class Run:
     evaluations: list[Row]
     summary: Row
     ladder: Row
+    tripwires: list[Row]
     rollout_steps: list[int]
     notes: list[str]
 
@@ -79,6 +81,7 @@ def read_run(path: Path) -> Run:
         evaluations=_read_evaluations(path / "evaluation", notes),
         summary=_read_object(path / "summary.json", notes),
         ladder=_read_object(path / "guidance_ladder.json", notes),
+        tripwires=read_rows(path / "tripwires.jsonl", notes),
         rollout_steps=sorted(_rollout_files(path)),
         notes=notes,
     )

@@ -36,20 +36,22 @@ def language(script: Script) -> RewardFunction:
     counts words of the target language; letters need no dictionary.
     """
 
-    def value(text: str) -> float:
-        ours = others = 0
-        for character, count in Counter(_LATEX.sub(" ", text)).items():
-            name = _script(character)
-            if name == script.value.upper():
-                ours += count
-            elif name not in _NEUTRAL:
-                others += count
-        return ours / (ours + others) if ours + others else 1.0
-
     def reward(completions: Sequence[Completion]) -> list[float]:
-        return [value(each.text) for each in completions]
+        return [script_fraction(each.text, script) for each in completions]
 
     return reward
+
+
+def script_fraction(text: str, script: Script) -> float:
+    """Returns the share of letters that are of `script`; 1 without letters."""
+    ours = others = 0
+    for character, count in Counter(_LATEX.sub(" ", text)).items():
+        name = _script(character)
+        if name == script.value.upper():
+            ours += count
+        elif name not in _NEUTRAL:
+            others += count
+    return ours / (ours + others) if ours + others else 1.0
 
 
 @functools.lru_cache(maxsize=4096)

@@ -20,15 +20,18 @@ def repetition_penalty(*, ngram: int, penalty: float) -> RewardFunction:
     Source: Yeo et al. (arXiv 2502.03373), as in huggingface/open-r1.
     """
 
-    def value(text: str) -> float:
-        words = text.lower().split()
-        total = len(words) - ngram + 1
-        if total < 1:
-            return 0.0
-        distinct = len({tuple(words[at : at + ngram]) for at in range(total)})
-        return penalty * (total - distinct) / total if distinct < total else 0.0
-
     def reward(completions: Sequence[Completion]) -> list[float]:
-        return [value(each.text) for each in completions]
+        shares = [repeated_fraction(each.text, ngram) for each in completions]
+        return [penalty * share if share else 0.0 for share in shares]
 
     return reward
+
+
+def repeated_fraction(text: str, ngram: int) -> float:
+    """Returns 1 - distinct n-grams / n-grams of words; 0 with fewer words than that."""
+    words = text.lower().split()
+    total = len(words) - ngram + 1
+    if total < 1:
+        return 0.0
+    distinct = len({tuple(words[at : at + ngram]) for at in range(total)})
+    return (total - distinct) / total

@@ -203,7 +203,7 @@ class Learner:
 
 
 def _merge(metrics: list[dict[str, Any]]) -> dict[str, float]:
-    """Returns a step's metrics: means over updates, maxima of maxima, skips counted.
+    """Returns a step's metrics: means, extremes of extremes, skips counted.
 
     Numbers of updates that were skipped because they are not finite are left out, as
     long as one remains.
@@ -214,7 +214,9 @@ def _merge(metrics: list[dict[str, Any]]) -> dict[str, float]:
         values = values[np.isfinite(values)] if np.isfinite(values).any() else values
         if name == "optimizer/skipped":
             merged[name] = float(values.sum())
+        elif name.endswith("_min"):
+            merged[name] = float(values.min())
         else:
-            maximal = name.endswith(("_max", "_p99"))
+            maximal = name.endswith(("_max", "_p95", "_p99"))
             merged[name] = float(values.max() if maximal else values.mean())
     return merged

@@ -6,7 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -28,6 +28,7 @@ _FREE_TO_CHANGE = (
     "config.checkpoint.",
     "config.evaluation.every_steps",
     "config.mesh.",
+    "config.monitor.",
     "config.policy.attention",
     "config.policy.remat",
     "config.reward.batch_seconds",
@@ -43,6 +44,24 @@ _FREE_TO_CHANGE = (
 )
 # A reference may be the tests of a program: megabytes, in every row of a group.
 _REFERENCE_CHARACTERS = 2000
+
+
+class Batch(NamedTuple):
+    """What a step rolled out, as it is written down.
+
+    Attributes:
+      prompts: one a group.
+      completions: one a row; those of a prompt are adjacent.
+      trajectories: their tokens.
+      rewards: what they got.
+      advantages: NaN of rows that were not trained on.
+    """
+
+    prompts: Sequence[EncodedPrompt]
+    completions: Sequence[Completion]
+    trajectories: Trajectories
+    rewards: RewardTable
+    advantages: Float[np.ndarray, " B"]
 
 
 def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
@@ -80,20 +99,24 @@ def open_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
         ) from error
 
 
-def write_rollouts(
-    workdir: pathlib.Path,
-    step: int,
-    prompts: Sequence[EncodedPrompt],
-    completions: Sequence[Completion],
-    trajectories: Trajectories,
-    rewards: RewardTable,
-    advantages: Float[np.ndarray, " B"],
-) -> None:
-    """Writes rollouts/STEP.jsonl, one object a completion, for the given prompts.
+def write_rollouts(workdir: pathlib.Path, step: int, batch: Batch) -> None:
+    """Writes rollouts/STEP.jsonl, one object a completion, for the batch's prompts.
 
     Fewer prompts than were rolled out leave the completions of the others unwritten;
     none writes no file.
     """
+    if lines := _rollout_lines(step, batch):
+        _write(workdir / "rollouts" / f"{step:06d}.jsonl", lines)
+
+
+def write_tripped(workdir: pathlib.Path, name: str, step: int, batch: Batch) -> None:
+    """Writes tripped/NAME, as `write_rollouts` does."""
+    (workdir / "tripped").mkdir(exist_ok=True)
+    _write(workdir / "tripped" / name, _rollout_lines(step, batch))
+
+
+def _rollout_lines(step: int, batch: Batch) -> str:
+    prompts, completions, trajectories, rewards, advantages = batch
     lines = []
     samples = collections.Counter[int]()
     for row, completion in enumerate(completions):
@@ -120,9 +143,8 @@ def write_rollouts(
             "spans": _spans(trajectories, row),
         }
         samples[completion.group] += 1
-        lines.append(json.dumps(line, ensure_ascii=False))
-    if lines:
-        _write(workdir / "rollouts" / f"{step:06d}.jsonl", "\n".join(lines) + "\n")
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    return "".join(lines)
 
 
 def write_evaluation(

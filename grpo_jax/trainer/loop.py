@@ -26,9 +26,12 @@ from grpo_jax.trainer import (
     evaluation,
     ladder,
     logbook,
+    metric_names,
+    monitors,
     planning,
     speed,
     stepmetrics,
+    tripwires,
     warm_start,
 )
 from grpo_jax.trainer import run as runs
@@ -55,6 +58,7 @@ def train(
         no limit. The evaluation after the last step is not counted.
     """
     logbook.check_workdir(workdir, config)
+    metric_names.check(config)
     planning.check(runs.plan(config))
     with (
         Stopper(budget_seconds) as stopper,
@@ -129,6 +133,9 @@ def _take_steps(
     config = run.config
     first, last = int(learner.state.step) + 1, config.trainer.steps
     best, patience = config.checkpoint.best_metric, config.evaluation.patience
+    wires = tripwires.Tripwires(
+        config, workdir, resume_step=first - 1, state=position.tripwires
+    )
     with (
         MetricsWriter(workdir, resume_step=first - 1) as writer,
         contextlib.closing(CompileLog()) as compiled,
@@ -139,9 +146,14 @@ def _take_steps(
         for step in range(first, last + 1):
             if position.stalled(patience):
                 return _STALLED
-            metrics = _step(run, workdir, learner, position, step) | compiled.take()
+            metrics, batch = _step(run, workdir, learner, position, step)
+            metrics |= compiled.take()
             writer.write(step, metrics)
             progress.update(step, metrics)
+            for name in wires.observe(step, metrics, progress.say):
+                logbook.write_tripped(workdir, name, step, batch)
+            position.tripwires = wires.get_state()
+            stopper.reason = stopper.reason or wires.reason
             stopping = stopper.should_stop()
             due = step == last or step % config.checkpoint.every_steps == 0
             if due or stopping or best in metrics:
@@ -153,8 +165,8 @@ def _take_steps(
 
 def _step(
     run: Run, workdir: pathlib.Path, learner: Learner, position: Position, step: int
-) -> dict[str, float]:
-    """Takes one step, which is the method, and returns its metrics."""
+) -> tuple[dict[str, float], logbook.Batch]:
+    """Takes one step, which is the method; returns its metrics and what it wrote."""
     config, timer = run.config, position.timer
     collected = collection.collect(run, learner.state.params, position, step)
     prompts, trajectories, completions, rewards, given = collected.groups
@@ -176,6 +188,7 @@ def _step(
     metrics |= timer.metrics()
     metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
     metrics |= stepmetrics.rollout_metrics(trajectories, prompts)
+    metrics |= monitors.metrics(completions, rewards, config)
     metrics |= speed.speed_metrics(
         config, run.model.arch, trained, collected.stats, metrics
     )
@@ -186,16 +199,10 @@ def _step(
     logged = config.trainer.logged_groups
     every_advantage = np.full(len(completions), np.nan)  # of rows not trained on
     every_advantage[collected.rows] = advantages
-    logbook.write_rollouts(
-        workdir,
-        step,
-        prompts if logged < 0 else prompts[:logged],
-        completions,
-        trajectories,
-        rewards,
-        every_advantage,
-    )
-    return metrics
+    batch = logbook.Batch(prompts, completions, trajectories, rewards, every_advantage)
+    shown = prompts if logged < 0 else prompts[:logged]
+    logbook.write_rollouts(workdir, step, batch._replace(prompts=shown))
+    return metrics, batch
 
 
 def _look_before(
@@ -289,6 +296,6 @@ def _print_results(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
         terminal.say(f"ended at step {summary['steps']}: {_STALLED}")
     elif summary["stopped"] != "finished":
         terminal.say(
-            f"stopped after step {summary['steps']} ({summary['stopped']}): the same "
-            "command goes on from there"
+            f"stopped after step {summary['steps']} ({summary['stopped']}): "
+            + tripwires.way_on(summary["stopped"])
         )

@@ -22,6 +22,7 @@ class Position:
       timer: seconds by phase.
       generated_tokens: so far.
       validations: the best metric of every validation so far.
+      tripwires: what they have counted, as `Tripwires.get_state` gives it.
     """
 
     stream: PromptStream
@@ -30,6 +31,7 @@ class Position:
     timer: StepTimer = dataclasses.field(default_factory=StepTimer)
     generated_tokens: int = 0
     validations: list[float] = dataclasses.field(default_factory=list)
+    tripwires: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def start(cls, run: Run) -> "Position":
@@ -68,6 +70,7 @@ class Position:
             "seconds": dict(self.timer.totals),
             "generated_tokens": self.generated_tokens,
             "validations": list(self.validations),
+            "tripwires": self.tripwires,
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -83,3 +86,4 @@ class Position:
         self.timer.totals = dict(state["seconds"])
         self.generated_tokens = state["generated_tokens"]
         self.validations = list(state["validations"])
+        self.tripwires = state["tripwires"]

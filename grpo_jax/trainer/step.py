@@ -24,8 +24,8 @@ from grpo_jax.policy import sharding, transformer
 from grpo_jax.records import Origin, TrainBatch, TrainState
 from grpo_jax.trainer.scorer import Scorer
 
-# Of one micro-batch: (sum, number of entries) of what is averaged, and maxima.
-Diagnostics = tuple[dict[str, Array], dict[str, Array]]
+# Of one micro-batch: (sum, number of entries) of what is averaged, maxima, minima.
+Diagnostics = tuple[dict[str, Array], dict[str, Array], dict[str, Array]]
 Loss = Callable[[Array, Array, TrainBatch], tuple[Array, Diagnostics]]
 
 
@@ -36,13 +36,15 @@ class Carry(struct.PyTreeNode):
       gradients: float32, sharded as the weights are.
       loss: of the micro-batches so far.
       sums: of the diagnostics, and how many entries they have, by name.
-      maxima: of the diagnostics, by name.
+      maxima: of the diagnostics, by name; none is below 0.
+      minima: of the diagnostics, by name.
     """
 
     gradients: PyTree
     loss: PyTree
     sums: PyTree
     maxima: PyTree
+    minima: PyTree
 
 
 class Update:
@@ -78,7 +80,7 @@ class Update:
         mesh = scorer.mesh
         shardings = sharding.param_shardings(mesh, abstract.params)
         scalar = sharding.replicated(mesh)
-        carry = Carry(shardings, loss=scalar, sums=scalar, maxima=scalar)
+        carry = Carry(shardings, scalar, sums=scalar, maxima=scalar, minima=scalar)
         self.cast: Any = lambda params: params
         if scorer.dtype is not choices.Dtype.FLOAT32:
             self.cast = jax.jit(
@@ -118,9 +120,10 @@ class Update:
 def _make_start(loss: Loss, abstract_params: Any) -> Callable[[TrainBatch], Carry]:
     def start(micro: TrainBatch) -> Carry:
         values = micro.loss_weights
-        total, (sums, maxima) = jax.eval_shape(loss, values, values, micro)
-        shapes = Carry(abstract_params, total, sums, maxima)
-        return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+        total, diagnostics = jax.eval_shape(loss, values, values, micro)
+        shapes = Carry(abstract_params, total, *diagnostics)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shapes)
+        return zeros.replace(minima=jax.tree.map(lambda x: x + jnp.inf, zeros.minima))
 
     return start
 
@@ -134,7 +137,8 @@ def _make_accumulate(
 
     def accumulate(params: Any, carry: Carry, micro: TrainBatch) -> Carry:
         differentiate = jax.value_and_grad(micro_loss, has_aux=True)
-        (value, (sums, maxima)), gradients = differentiate(params, micro)
+        (value, diagnostics), gradients = differentiate(params, micro)
+        sums, maxima, minima = diagnostics
         return Carry(
             gradients=jax.tree.map(
                 lambda total, new: total + new.astype(jnp.float32),
@@ -144,6 +148,7 @@ def _make_accumulate(
             loss=carry.loss + value,
             sums=jax.tree.map(jnp.add, carry.sums, sums),
             maxima=jax.tree.map(jnp.maximum, carry.maxima, maxima),
+            minima=jax.tree.map(jnp.minimum, carry.minima, minima),
         )
 
     return accumulate
@@ -176,6 +181,7 @@ def _make_apply(
             # Of no entries there is no mean.
             **{name: total / count for name, (total, count) in carry.sums.items()},
             **carry.maxima,
+            **carry.minima,
         }
         return new_state, metrics
 
@@ -225,14 +231,18 @@ def grpo_loss(config: ObjectiveConfig, guidance: GuidanceConfig | None = None) -
             "policy/clip_fraction": _mean(seen.clipped, sampled),
             "policy/sampler_gap_mean": _mean(gap, sampled),
         }
+        ratio = seen.importance_ratio
+        # Quantiles are of micro-batches: the largest is at least that of all rows.
         maxima = {
-            "policy/ratio_max": seen.importance_ratio.max(),
-            # Of micro-batches: the largest is at least the one of the whole batch.
+            "policy/ratio_max": ratio.max(),
+            "policy/ratio_p99": masked.quantile(ratio, sampled, 0.99),
             "policy/sampler_gap_p99": masked.quantile(gap, sampled, 0.99),
             "policy/sampler_gap_max": gap.max(),
         }
+        minima = {"policy/ratio_min": ratio.min()}
         if config.kl_coef:
             sums["loss/kl"] = _mean(seen.kl, sampled)
+            maxima["loss/kl_p95"] = masked.quantile(seen.kl, sampled, 0.95)
             maxima["loss/kl_max"] = seen.kl.max()
         if guidance is not None:
             given = batch.origins == Origin.GUIDANCE
@@ -244,7 +254,7 @@ def grpo_loss(config: ObjectiveConfig, guidance: GuidanceConfig | None = None) -
                     log_probs, batch.reference_log_probs, kind=config.divergence
                 )
                 sums["guidance/kl"] = _mean(kl, given)
-        return value, jax.lax.stop_gradient((sums, maxima))
+        return value, jax.lax.stop_gradient((sums, maxima, minima))
 
     return loss
 
@@ -260,7 +270,7 @@ def supervised_loss(
 ) -> tuple[Array, Diagnostics]:
     """Cross-entropy of the demonstrations: -sum(weight * log_prob)."""
     sums = {"policy/entropy": _mean(entropy, batch.loss_weights > 0)}
-    return -(batch.loss_weights * log_probs).sum(), (sums, {})
+    return -(batch.loss_weights * log_probs).sum(), (sums, {}, {})
 
 
 def init_state(

@@ -271,9 +271,9 @@ def test_long_texts_keep_both_ends(make_workdir, monkeypatch):
     assert len(run["steps"][0]["groups"][0]["rows"][0]["text"]) < 1100
 
 
-def test_the_page_is_the_same_every_time(make_workdir):
+def test_the_page_is_the_same_every_time(tmp_path, make_workdir):
     runs = [read_run(make_workdir(steps=3))]
-    assert page(runs) == page(runs)
+    assert page(runs, tmp_path) == page(runs, tmp_path)
 
 
 def test_no_workdir_is_an_error(tmp_path):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from grpo_jax.reporting import plots, scales
-from grpo_jax.reporting.plots import Marker, Series, line_chart
+from grpo_jax.reporting.plots import Bound, Marker, Series, line_chart
+from grpo_jax.reporting.scatter import Dot, scatter_chart
 
 
 def parse(svg: str) -> ElementTree.Element:
@@ -87,6 +88,36 @@ def test_error_bars_span_the_interval():
     bars = [e.get("d") for e in parse(svg).iter("path") if e.get("class") == "bar"]
     assert len(bars) == 1
     assert len(parse(svg).findall(".//circle")) == 2
+
+
+def test_bounds_are_within_reach_and_trips_stand_at_their_step():
+    line = Series(points=[(0, 0.0), (5, 0.1), (10, 0.1)], trips=[5])
+    bounds = [Bound(0.5, "warn"), Bound(2.0, "stop")]
+    svg = line_chart("x", [line], bounds=bounds)
+    lines = [e for e in parse(svg).iter("line") if "bound" in e.get("class", "")]
+    assert [e.get("class") for e in lines] == ["bound warn", "bound stop"]
+    warn, stop = (float(e.get("y1")) for e in lines)
+    # The plot area of the default size is x 46 to 350, y 34 to 176; 0 is its floor.
+    assert 34 <= stop < warn < 176
+    assert (176 - warn) / (176 - stop) == pytest.approx(0.25, abs=0.01)
+    assert [
+        e.get("d") for e in parse(svg).iter("path") if e.get("class") == "trip"
+    ] == ["M198.0 34V176"]
+    assert line_chart("x", [Series()], bounds=bounds) == ""
+
+
+def test_a_scatter_has_a_dot_a_row():
+    dots = [Dot(0, 0.0), Dot(5, 1.0, hollow=True), Dot(10, 0.5, colour=9)]
+    svg = scatter_chart("<Reward>", dots, unit="step 3", x_label="tokens")
+    circles = parse(svg).findall(".//circle")
+    assert [c.get("class") for c in circles] == ["point", "point cut", "point"]
+    assert [c.get("cx") for c in circles] == ["46.0", "198.0", "350.0"]
+    heights = [float(c.get("cy", "nan")) for c in circles]
+    assert heights[1] < heights[2] < heights[0] < 176
+    assert [g.get("class") for g in parse(svg).findall("g[@class='c1']")] == ["c1"]
+    assert "<Reward> step 3" in texts(svg) and "tokens 10" in texts(svg)
+    assert scatter_chart("x", [], x_label="tokens") == ""
+    assert parse(scatter_chart("x", [Dot(3, 1.0)], x_label="tokens")) is not None
 
 
 def test_labels_are_escaped():

@@ -88,6 +88,20 @@ def test_a_metric_that_is_absent_keeps_its_last_value():
     assert all("reward 0.5" in line for line in said(console).splitlines())
 
 
+def test_a_sentence_has_a_line_of_its_own():
+    console = plain_console()
+    with terminal.Progress("GRPO", 2, console=console, every_seconds=0) as progress:
+        progress.update(1, METRICS)
+        progress.say("warning: [bold]loss[/bold] " + "x" * 200)
+        progress.update(2, METRICS)
+    first, second, third = said(console).splitlines()
+    assert first.startswith("GRPO 1/2") and third.startswith("GRPO 2/2")
+    assert second == "warning: [bold]loss[/bold] " + "x" * 200
+    console = plain_console()
+    terminal.Progress("GRPO", 2, console=console, quiet=True).say("x")
+    assert said(console) == ""
+
+
 def test_live_line_is_redrawn():
     console = plain_console(force_terminal=True)
     with terminal.Progress("warm start", 5, console=console, live=True) as progress:

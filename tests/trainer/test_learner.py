@@ -162,6 +162,8 @@ def test_passes_and_minibatches_are_measured_against_the_start(case, tokens):
     assert ratios[0] == pytest.approx(1, abs=1e-6)
     assert all(ratio > 1.001 for ratio in ratios[1:])
     assert metrics["policy/ratio_max"] == max(ratios)
+    least = [float(seen["policy/ratio_min"]) for _, seen in case.updates]
+    assert metrics["policy/ratio_min"] == min(least) < max(least)
     losses = [float(seen["loss/total"]) for _, seen in case.updates]
     assert metrics["loss/total"] == pytest.approx(np.mean(losses))
 
@@ -180,6 +182,9 @@ def test_micro_batches_change_no_step(case):
         slots = sum(m.tokens.size for micros, _ in made.updates[2:] for m in micros)
         assert padding == pytest.approx(1 - made.trajectories.lengths.sum() / slots)
         results.append((metrics, jax.device_get(made.learner.state)))
+    # The largest of the micro-batches' quantiles, which is at least that of all.
+    quantiles = [metrics.pop("loss/kl_p95") for metrics, _ in results]
+    assert min(quantiles) == pytest.approx(quantiles[-1], rel=1e-4)
     for metrics, state in results[:-1]:
         assert metrics == pytest.approx(results[-1][0], rel=1e-4, abs=1e-6)
         # The first moments are means of the gradients, which is what micro-batches add

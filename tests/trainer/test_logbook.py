@@ -25,12 +25,16 @@ def test_a_workdir_keeps_to_its_configuration(tmp_path):
     more = configuration(trainer=c.TrainerConfig(steps=500))
     logbook.open_workdir(tmp_path, more)
     assert config_files.of_workdir(tmp_path).trainer.steps == 500
+    watched = configuration(monitor=c.MonitorConfig(stop_above={"loss/total": 1.0}))
+    logbook.open_workdir(tmp_path, watched)
+    logbook.open_workdir(tmp_path, more)
     with pytest.raises(ValueError, match="config.seed was 0 and is 1.*--workdir"):
         logbook.open_workdir(tmp_path, configuration(seed=1))
     assert config_files.of_workdir(tmp_path).seed == 0
 
 
-def rows(tmp_path, prompts_written):
+def batch():
+    """Two groups of two."""
     origins = np.array(
         [
             [1, 1, 3, 3, 2, 2, 0],
@@ -59,16 +63,15 @@ def rows(tmp_path, prompts_written):
     table = RewardTable(
         ("accuracy", "format"), values, np.array([1.0, 0.1, 0.0, np.nan])
     )
+    advantages = np.array([0.5, -0.5, 0, 0], np.float32)
+    return logbook.Batch(prompts, completions, trajectories, table, advantages)
+
+
+def rows(tmp_path, prompts_written):
     (tmp_path / "rollouts").mkdir(exist_ok=True)
-    logbook.write_rollouts(
-        tmp_path,
-        3,
-        prompts[:prompts_written],
-        completions,
-        trajectories,
-        table,
-        np.array([0.5, -0.5, 0, 0], np.float32),
-    )
+    whole = batch()
+    shown = whole._replace(prompts=whole.prompts[:prompts_written])
+    logbook.write_rollouts(tmp_path, 3, shown)
     path = tmp_path / "rollouts" / "000003.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -95,6 +98,13 @@ def test_rollouts_say_who_wrote_which_tokens(tmp_path):
 
 def test_fewer_groups_can_be_written(tmp_path):
     assert [row["group"] for row in rows(tmp_path, 1)] == [0, 0]
+
+
+def test_a_batch_that_tripped_is_written_as_rollouts_are(tmp_path):
+    logbook.write_tripped(tmp_path, "000003_rule.jsonl", 3, batch())
+    written = (tmp_path / "tripped" / "000003_rule.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in written] == rows(tmp_path, 2)
+    assert not (tmp_path / "rollouts" / "000003_rule.jsonl").exists()
 
 
 def test_json_is_whole_and_has_no_nan(tmp_path):

@@ -355,6 +355,10 @@ def test_micro_batches_change_nothing(update_of, objective):
     # Down to a row each, up to all in one that is mostly padding.
     for tokens in (1, 50, 100, 500):
         other, others = update_of(batch, objective, micro_tokens=tokens)
+        if objective.kl_coef:  # the largest of the micro-batches'
+            p95 = metrics["loss/kl_p95"]
+            assert others.pop("loss/kl_p95") >= p95 * (1 - 1e-5)
+            others["loss/kl_p95"] = p95
         assert others == pytest.approx(metrics, abs=1e-6, rel=1e-5)
         assert_close(other.params, state.params, 1e-6)
         assert_close(other.opt_state, state.opt_state, 1e-6)
@@ -419,6 +423,10 @@ def test_kl_adds_its_weighted_k3_estimate(update_of, naive):
         k3.sum() / (batch.loss_weights != 0).sum(), rel=1e-4
     )
     assert metrics["loss/kl_max"] == pytest.approx(k3.max(), rel=1e-4)
+    trained = np.sort(k3[batch.loss_weights != 0])
+    p95 = trained[int(np.ceil(0.95 * len(trained))) - 1]
+    assert p95 < k3.max()
+    assert metrics["loss/kl_p95"] == pytest.approx(p95, rel=1e-4)
 
 
 def test_metrics_are_means_over_trained_tokens(update_of, naive):
@@ -434,6 +442,7 @@ def test_metrics_are_means_over_trained_tokens(update_of, naive):
         "policy/sampler_gap_mean": gap.mean(),
         "policy/sampler_gap_max": gap.max(),
         "policy/ratio_max": ratio.max(),
+        "policy/ratio_min": ratio.min(),
         "policy/clip_fraction": np.where(up, ratio > 1.2, ratio < 0.8).mean(),
     }
     assert {n: metrics[n] for n in expected} == pytest.approx(expected, rel=1e-4)
@@ -441,6 +450,9 @@ def test_metrics_are_means_over_trained_tokens(update_of, naive):
     _, whole = update_of(batch)
     p99 = np.sort(gap)[int(np.ceil(0.99 * len(gap))) - 1]
     assert whole["policy/sampler_gap_p99"] == pytest.approx(p99, rel=1e-4)
+    p99_ratio = np.sort(ratio)[int(np.ceil(0.99 * len(ratio))) - 1]
+    assert whole["policy/ratio_p99"] == pytest.approx(p99_ratio, rel=1e-4)
+    assert ratio.min() < 1 < p99_ratio <= metrics["policy/ratio_p99"] * (1 + 1e-4)
     assert p99 <= metrics["policy/sampler_gap_p99"] * (1 + 1e-4)
 
 
@@ -491,7 +503,8 @@ def test_guidance_in_the_loss(update_of, naive, treatment):
 def test_without_old_log_probs_every_ratio_is_one(update_of):
     batch = batch_of().replace(old_log_probs=None)
     _, metrics = update_of(batch)
-    assert metrics["policy/ratio_max"] == 1 and metrics["policy/clip_fraction"] == 0
+    ratios = [metrics[f"policy/ratio_{which}"] for which in ("min", "p99", "max")]
+    assert ratios == [1, 1, 1] and metrics["policy/clip_fraction"] == 0
 
 
 def test_supervised_loss_is_the_mean_cross_entropy(update_of, naive):

@@ -1,0 +1,108 @@
+"""The names of the metrics that steps of a run have: what `config.monitor` may name.
+
+A test compares the lists with what runs write.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+from grpo_jax.config import MonitorConfig, TrainConfig
+
+_ALWAYS = {
+    "compile": "programs seconds",
+    "loss": "total",
+    "optimizer": "gradient_norm learning_rate skipped",
+    "policy": "clip_fraction entropy ratio_max ratio_min ratio_p99 sampler_gap_max "
+    "sampler_gap_mean sampler_gap_p99",
+    "reward": "advantage_std length_correlation length_correlation_in_group mean "
+    "std_in_group unscored_fraction zero_variance_fraction",
+    "rollout": "completion_tokens_max completion_tokens_mean effective_groups "
+    "finished_tokens_mean generated_tokens gigabytes_per_second groups kept_mass_min "
+    "limit_tokens prefill_padding_fraction "
+    "repeated_fraction script_fraction tier_mean tokens_per_second "
+    "truncated_fraction useful_fraction",
+    "time": "host_fraction reward_seconds rollout_seconds step_seconds update_seconds",
+    "trainer": "padding_fraction teraflops_per_second tokens_per_second",
+}
+_OF_KNOWN_DEVICES = {
+    "rollout": "bandwidth_fraction",
+    "trainer": "model_flops_fraction",
+}
+_OF_BUILTIN_CHECKS = {"reward": "errors timeouts"}
+_WITH_ACCURACY = {"reward": "all_right_fraction all_wrong_fraction"}
+_WITH_KL = {"loss": "kl kl_max kl_p95"}
+_WITH_GUIDANCE = {
+    "guidance": "at_bound clip_fraction entropy exhausted_fraction "
+    "generated_tokens_mean given_tokens_mean guided_fraction length length_ratio nll "
+    "no_trace_fraction rescued_fraction reward_gap reward_guided reward_unguided "
+    "signal trace_share"
+}
+_WITH_EVALUATION = {
+    "evaluation": "completion_tokens_mean greedy",
+    "time": "evaluation_seconds",
+}
+
+
+def of_run(config: TrainConfig) -> set[str]:
+    """Returns every metric that a step of this run can have.
+
+    Counts of a task of the user's own are not among them.
+    """
+    groups = [_ALWAYS, _OF_KNOWN_DEVICES]
+    names: set[str] = set()
+    if config.task.name in ("math", "code"):
+        groups.append(_OF_BUILTIN_CHECKS)
+    if config.objective.kl_coef:
+        groups.append(_WITH_KL)
+    if config.guidance.fraction:
+        groups.append(_WITH_GUIDANCE)
+        if config.objective.kl_coef:
+            names.add("guidance/kl")
+    if config.evaluation.every_steps:
+        groups.append(_WITH_EVALUATION)
+        for k in range(config.evaluation.samples.bit_length()):
+            name = f"evaluation/pass@{2**k}"
+            names |= {name, f"{name}_standard_error"}
+    if "accuracy" in config.reward.weights:
+        groups.append(_WITH_ACCURACY)
+    for reward in config.reward.weights:
+        names |= {f"reward/{reward}", f"reward_std_in_group/{reward}"}
+    for group in groups:
+        names |= {f"{area}/{each}" for area in group for each in group[area].split()}
+    return names
+
+
+def check(config: TrainConfig) -> None:
+    """Checks what can be checked of a configuration before anything is built.
+
+    A task of the user's own may count what it likes; what is then unknown is checked
+    by `check_known` once there is a step.
+
+    Raises:
+      ValueError: `config.monitor` names a metric that no step will have.
+    """
+    if ":" not in config.task.name:
+        check_known(config.monitor, of_run(config))
+
+
+def check_known(config: MonitorConfig, known: Iterable[str]) -> None:
+    """Checks every name in the rules.
+
+    Raises:
+      ValueError: one is not known; says which ones are near.
+    """
+    known = sorted(known)
+    for field, bounds in (
+        ("warn_above", config.warn_above),
+        ("warn_below", config.warn_below),
+        ("stop_above", config.stop_above),
+        ("stop_below", config.stop_below),
+    ):
+        for name in bounds:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+                hint = f"did you mean {' or '.join(map(repr, near))}?"
+                raise ValueError(
+                    f"config.monitor.{field} names {name!r}, which no step of this "
+                    f"run has; {hint if near else f'there are {known}'}"
+                )
