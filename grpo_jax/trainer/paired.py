@@ -51,6 +51,10 @@ def difference(
 ) -> Difference:
     """Compares two estimates of each of the same problems.
 
+    Where no problem differs, every resample is alike and says nothing of others: the
+    interval is then as wide as the share of problems that could still differ, by
+    Clopper and Pearson.
+
     Args:
       a: one estimate a problem.
       b: the same of the other policy.
@@ -66,6 +70,9 @@ def difference(
     picks = rng.integers(0, len(change), (_RESAMPLES, len(change)))
     tail = (1 - confidence) / 2
     low, high = np.quantile(change[picks].mean(axis=1), [tail, 1 - tail])
+    if not change.any():
+        high = 1 - tail ** (1 / len(change))
+        low = -high
     mean = float(change.mean())
     deviation = float(change.std(ddof=1)) if len(change) > 1 else math.nan
     error = deviation / math.sqrt(len(change))

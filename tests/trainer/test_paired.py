@@ -15,9 +15,17 @@ def rates(seed: int, problems: int = 40, samples: int = 8) -> np.ndarray:
     return rng.binomial(samples, rng.beta(0.5, 0.5, problems)) / samples
 
 
+def test_no_difference_on_few_problems_is_not_certain():
+    values = np.array([0.0, 1.0, 1.0, 0.5] * 5)
+    found = difference(values, values, 0.95)
+    assert found.mean == 0 and found.p_value == 1
+    # None of 20 has probability .025: scipy.stats.beta.ppf(.975, 1, 20).
+    assert (-found.low, found.high) == pytest.approx((0.1684, 0.1684), abs=5e-5)
+
+
 def test_a_run_is_no_different_from_itself():
     same = difference(rates(0), rates(0), 0.95)
-    assert (same.mean, same.low, same.high, same.standard_error) == (0, 0, 0, 0)
+    assert (same.mean, same.low + same.high, same.standard_error) == (0, 0, 0)
     assert (same.p_value, same.problems_needed, same.smallest_seen) == (1, 0, 0)
 
 
