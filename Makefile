@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-slow check bench bench-peers study-guidance clean
+.PHONY: quickstart test test-slow check bench bench-peers study-guidance study-rewards clean
 .DEFAULT_GOAL := check
 
 $(READY): requirements.txt pyproject.toml
@@ -45,6 +45,10 @@ bench: $(READY)
 # Miniature runs that compare ways of guidance: about an hour on two cores, resumable.
 study-guidance: $(READY)
 	$(BIN)/python -m studies.run guidance
+
+# Miniature runs that compare rewards of length: about 25 minutes on two cores, resumable.
+study-rewards: $(READY)
+	$(BIN)/python -m studies.run rewards
 
 # The environments of the libraries that benchmarks/ compares with: ours has none of it.
 PEERS := benchmarks/.peers

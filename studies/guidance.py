@@ -4,21 +4,18 @@
     python -m studies.run guidance --only=sparse/additive/0    # one run, and its base
 
 A run is REGIME/ARM/SEED. Its arm says how it is guided; arms of one regime and seed
-start from one base and see the same problems in the same order. A base is a model that
-was taught the facts of arithmetic on problems of two steps (school/facts/SEED), then
-problems of seven steps (school/steps/SEED), and at last, as REGIME/base/SEED, solutions
-with the mistakes of the regime. All of it is trained anew for every seed.
+start from one base and see the same problems in the same order. `studies/school.py`
+says how bases are made, here on problems of seven steps.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 from configs import g2rpoa
 from grpo_jax.choices import GuidanceLength, GuidanceLoss, Order
 from grpo_jax.config import GuidanceConfig, TrainConfig
+from studies import school
 from studies.study import Name
 
-_SCHOOL, _FACTS, _STEPS, _BASE = "school", "facts", "steps", "base"
 # Of 41 tokens of reasoning, 36 are all but the last step.
 _PLAIN = {"guidance.fraction": 0.0}
 _FIXED = {"guidance.length": GuidanceLength.FIXED}
@@ -43,13 +40,10 @@ _RULES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Regime:
-    """Where arms are compared.
+class Regime(school.Regime):
+    """Where ways of guidance are compared.
 
     Attributes:
-      title: what is special, in a few words.
-      seeds: of the bases and of the runs, from 0.
-      arms: fields of the configuration that differ, by the name of the arm.
       task: where its problems and demonstrations come from.
       mistakes: in demonstrations, where the task leaves that open.
       base_steps: supervised steps of the base, after school.
@@ -59,9 +53,6 @@ class Regime:
       tiers: whether problems come in order of difficulty.
     """
 
-    title: str
-    seeds: int
-    arms: Mapping[str, Mapping[str, object]]
     task: str = "arithmetic"
     mistakes: float = 0.5
     base_steps: int = 300
@@ -134,13 +125,14 @@ def get_config(run: str = "sparse/additive/0") -> TrainConfig:
     config.seed = name.seed
     if before := start(name):
         config.policy.path = f"runs/study_guidance/{before}/model"
-    if name.regime == _SCHOOL:
-        _set_school(config, name.arm)
+    if name.regime == school.SCHOOL:
+        config.guidance = GuidanceConfig()
+        school.set_lesson(config, name.arm)
         return config
     regime = REGIMES[name.regime]
     config.task.name = regime.task
     config.task.arithmetic.mistake_fraction = regime.mistakes
-    if name.arm == _BASE:
+    if name.arm == school.BASE:
         config.warm_start.steps = regime.base_steps
         config.warm_start.optimizer.learning_rate = 1e-3
         config.trainer.steps = 0
@@ -155,50 +147,21 @@ def get_config(run: str = "sparse/additive/0") -> TrainConfig:
     config.evaluation.every_steps = 5
     config.evaluation.validation_problems = 128
     config.guidance.ladder_prompts = 256 if name.arm == "fixed" else 0
-    for field, value in regime.arms[name.arm].items():
-        section, _, key = field.partition(".")
-        setattr(getattr(config, section), key, value)
+    school.set_fields(config, regime.arms[name.arm])
     return config
-
-
-def _set_school(config: TrainConfig, arm: str) -> None:
-    """Makes a run of supervised training without a mistake."""
-    config.trainer.steps = 0
-    config.guidance = GuidanceConfig()
-    arithmetic = config.task.arithmetic
-    arithmetic.mistake_fraction = 0.0
-    config.warm_start.steps = 800
-    if arm == _FACTS:
-        arithmetic.operations = 2
-        # There are 4000 of two steps.
-        arithmetic.train_problems, arithmetic.validation_problems = 2000, 64
-        arithmetic.test_problems = 256
-    else:
-        config.warm_start.optimizer.learning_rate = 2e-3
 
 
 def start(name: Name) -> Name | None:
     """Returns the run that a run starts from."""
-    if name.arm == _FACTS:
-        return None
-    if name.arm == _STEPS:
-        return Name(_SCHOOL, _FACTS, name.seed)
-    if name.arm == _BASE:
-        return Name(_SCHOOL, _STEPS, name.seed)
-    return Name(REGIMES[name.regime].base or name.regime, _BASE, name.seed)
+    regime = REGIMES.get(name.regime)
+    return school.start(name, regime.base if regime else "")
 
 
 def arms() -> dict[str, list[str]]:
     """Returns the arms of every regime, with what they start from."""
-    arms = {name: [_BASE, *regime.arms] for name, regime in REGIMES.items()}
-    return arms | {_SCHOOL: [_FACTS, _STEPS]}
+    return school.arms(REGIMES)
 
 
 def names() -> list[Name]:
     """Returns the runs that are compared."""
-    return [
-        Name(name, arm, seed)
-        for name, regime in REGIMES.items()
-        for arm in regime.arms
-        for seed in range(regime.seeds)
-    ]
+    return school.names(REGIMES)

@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from grpo_jax.reporting import plots, workdir
-from grpo_jax.reporting.files import write_atomically
-from studies import estimates
+from studies import estimates, outcomes
 from studies.guidance import REGIMES
-from studies.study import Name, is_done
 
 # In the figure; the table has all.
 _DRAWN = ("plain", "fixed", "linear", "additive", "multiplicative", "fixed_all")
@@ -45,65 +43,37 @@ class Outcome:
 
 def write(output: pathlib.Path) -> None:
     """Writes OUTPUT/results.md and OUTPUT/results.svg from the runs that have ended."""
-    found = {name: _regime_outcomes(name, output) for name in REGIMES}
-    found = {name: arms for name, arms in found.items() if arms}
-    if not found:
-        print("no arm has ended with all of its seeds: there is no table yet")
-        return
-    text = "\n\n".join(_table(name, arms) for name, arms in found.items())
-    write_atomically(output / "results.md", text + "\n")
-    plots.figure(output / "results.svg", _charts(found))
-    print(text, f"{output}/results.md", f"{output}/results.svg", sep="\n\n")
+    found = outcomes.find(REGIMES, output, read)
+    tables = [_table(name, arms) for name, arms in found.items()]
+    outcomes.write(output, tables, _charts(found))
 
 
 def read(folder: pathlib.Path) -> Outcome:
     """Returns what a finished run showed."""
     run = workdir.read_run(folder)
-    before, after = (_passes(run, name) for name in ("before", "after"))
-    curve = sorted(
-        (row["step"], row["sampled"]["pass@1"]["mean"])
-        for row in run.evaluations
-        if row["split"] == "validation"
-    )
-    steps = np.array([step for step, _ in curve])
-    tokens = _column(run, "rollout/generated_tokens")
+    before, after = (outcomes.passes(run, name) for name in ("before", "after"))
+    rows = [row for row in run.evaluations if row["split"] == "validation"]
+    steps = np.array([row["step"] for row in rows])
+    tokens = outcomes.column(run, "rollout/generated_tokens")
     phases = ("rollout", "reward", "update")
-    seconds = np.sum([_column(run, f"time/{name}_seconds") for name in phases], axis=0)
+    seconds = np.sum(
+        [outcomes.column(run, f"time/{name}_seconds") for name in phases], axis=0
+    )
     rungs = run.ladder.get("rungs", [])
     return Outcome(
         before=before,
         after=after,
         steps=steps,
         tokens=np.cumsum([0, *tokens])[steps],
-        curve=np.array([value for _, value in curve]),
-        seconds=seconds - _column(run, "compile/seconds"),
-        lengths=_column(run, "guidance/length"),
-        spread=_column(run, "reward/std_in_group"),
+        curve=np.array([row["sampled"]["pass@1"]["mean"] for row in rows]),
+        seconds=seconds - outcomes.column(run, "compile/seconds"),
+        lengths=outcomes.column(run, "guidance/length"),
+        spread=outcomes.column(run, "reward/std_in_group"),
         ladder=np.array([(rung["length"], rung["mean"]) for rung in rungs]),
     )
 
 
-def _passes(run: workdir.Run, name: str) -> tuple[float, float]:
-    row = run.evaluation(name)
-    assert row, f"{run.path} has no evaluation {name!r}"
-    return row["sampled"]["pass@1"]["mean"], row["greedy"]["pass@1"]["mean"]
-
-
-def _column(run: workdir.Run, key: str) -> np.ndarray:
-    return np.array([value for _, value in workdir.series(run.metrics, key)])
-
-
 _Arms = Mapping[str, Sequence[Outcome]]
-
-
-def _regime_outcomes(regime: str, output: pathlib.Path) -> dict[str, list[Outcome]]:
-    """Returns the outcomes of every arm that has ended with all its seeds."""
-    arms = {}
-    for arm in REGIMES[regime].arms:
-        names = [Name(regime, arm, seed) for seed in range(REGIMES[regime].seeds)]
-        if all(is_done(output / str(name)) for name in names):
-            arms[arm] = [read(output / str(name)) for name in names]
-    return arms
 
 
 def _table(regime: str, arms: _Arms) -> str:
@@ -176,7 +146,7 @@ def _charts(found: Mapping[str, _Arms]) -> list[str]:
     for colour, (regime, arms) in enumerate(found.items()):
         climbed = [run.ladder for run in arms.get("fixed", ()) if run.ladder.size]
         if climbed:
-            points = _mean(climbed)
+            points = outcomes.mean(climbed)
             ladders.append(plots.Series(regime, points, colour=colour))
     charts.append(
         plots.line_chart(
@@ -189,10 +159,6 @@ def _charts(found: Mapping[str, _Arms]) -> list[str]:
         )
     )
     return charts
-
-
-def _mean(lines: Sequence[np.ndarray]) -> list[workdir.Point]:
-    return [(x, y) for x, y in np.mean(np.stack(lines), axis=0).tolist()]
 
 
 def _by_step(field: str) -> Callable[[Outcome], tuple[np.ndarray, np.ndarray]]:
@@ -210,11 +176,12 @@ def _chart(
     percent: bool = True,
     x_label: str = "step",
 ) -> str:
-    series = []
-    for colour, arm in enumerate(_DRAWN):
-        drawn = [np.stack(points(run), axis=1) for run in arms.get(arm, ())]
-        if drawn and drawn[0].size:
-            series.append(plots.Series(arm, _mean(drawn), colour=colour))
-    return plots.line_chart(
-        title, series, x_label=x_label, percent=percent, smooth=not percent
+    return outcomes.chart(
+        title,
+        arms,
+        points,
+        drawn=_DRAWN,
+        percent=percent,
+        smooth=not percent,
+        x_label=x_label,
     )

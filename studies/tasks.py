@@ -22,6 +22,9 @@ from grpo_jax.tasks.base import Task
 _WRONG_FACTS, _BELIEF = 1 / 3, 0.6
 # How often a drifting demonstrator slips at an addition and at a subtraction.
 _SLIPS = {"+": 0.3, "-": 0.7}
+# How often a rambling and a terse demonstrator state the result once more, each time
+# that they have, how often at most, and how often the terse one gives up.
+_RAMBLING, _TERSE, _MOST, _GIVES_UP = 20 / 21, 3 / 4, 80, 0.2
 
 
 def believing(config: TaskConfig) -> Task:
@@ -54,6 +57,56 @@ def drifting(config: TaskConfig) -> Task:
         train=every[: config.arithmetic.train_problems],
         demonstrate=_demonstrate_slips,
     )
+
+
+def rambling(config: TaskConfig) -> Task:
+    """Returns arithmetic whose demonstrations state their result again and again.
+
+        <think>7-8=9;9+3=2;2-4=8;8;8;8</think><answer>8</answer>
+
+    How often is random and helps nothing: a policy that fits them can become shorter or
+    longer without becoming better or worse.
+    """
+    task = arithmetic.arithmetic(config.arithmetic)
+    mistakes = config.arithmetic.mistake_fraction
+    demonstrate = functools.partial(_demonstrate_repeats, mistakes, _RAMBLING, 0.0)
+    return dataclasses.replace(task, demonstrate=demonstrate)
+
+
+def terse(config: TaskConfig) -> Task:
+    """Returns arithmetic whose demonstrations repeat less, and sometimes give up.
+
+        <think>7-8=9;9</think><answer>9</answer>
+
+    Where one gives up, it answers with the last result that it has.
+    """
+    task = arithmetic.arithmetic(config.arithmetic)
+    mistakes = config.arithmetic.mistake_fraction
+    demonstrate = functools.partial(_demonstrate_repeats, mistakes, _TERSE, _GIVES_UP)
+    return dataclasses.replace(task, demonstrate=demonstrate)
+
+
+def _demonstrate_repeats(
+    mistakes: float,
+    goes_on: float,
+    gives_up: float,
+    examples: Sequence[Example],
+    rng: np.random.Generator,
+) -> list[str]:
+    def write(left: int, operator: str, right: int, true: int) -> int:
+        del left, operator, right
+        return int(rng.integers(10)) if rng.random() < mistakes else true
+
+    texts = []
+    for example in examples:
+        thoughts, _, _ = _solution(example, write).partition("</think>")
+        if rng.random() < gives_up:
+            steps = thoughts.split(";")
+            thoughts = ";".join(steps[: rng.integers(1, len(steps))])
+        result = thoughts[-1]
+        again = f";{result}" * min(int(rng.geometric(1 - goes_on)) - 1, _MOST)
+        texts.append(f"{thoughts}{again}</think><answer>{result}</answer>")
+    return texts
 
 
 def _demonstrate_beliefs(
