@@ -174,3 +174,25 @@ class Script(enum.Enum):
     DEVANAGARI = "devanagari"
     HANGUL = "hangul"
     CJK = "cjk"  # Chinese characters; kana are another script
+
+
+class Retriever(enum.Enum):
+    """Where the documents of a query come from."""
+
+    BM25 = "bm25"  # an index in this process, by words
+    DENSE = "dense"  # vectors on the devices, by an encoder
+    HTTP = "http"  # a server
+
+
+class RequestShape(enum.Enum):
+    """What a retrieval server is asked, and how it answers."""
+
+    SEARCH_R1 = "search_r1"  # {"queries", "topk"} -> {"result": [[{"document"}]]}
+    DAVID_GRPO = "david_grpo"  # {"query", "tok_k"} -> {"documents", "scores"}
+
+
+class Similarity(enum.Enum):
+    """How near the vectors of a query and of a document are."""
+
+    COSINE = "cosine"
+    DOT = "dot"
