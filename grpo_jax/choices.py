@@ -196,3 +196,18 @@ class Similarity(enum.Enum):
 
     COSINE = "cosine"
     DOT = "dot"
+
+
+class Tags(enum.Enum):
+    """How a search agent marks its thoughts, queries and answer: `rewards/tags.py`."""
+
+    SEARCH = "search"  # <search>, <information>, <answer>
+    COMPACT = "compact"  # the same, with documents as short as can be
+    DAVID = "david"  # <begin_search>, <search_result>, a box; as in David-GRPO
+
+
+class AnswerScore(enum.Enum):
+    """How an answer is compared with those that are right."""
+
+    EXACT = "exact"  # 1 where it is one of them, after normalisation
+    F1 = "f1"  # overlap of words with the nearest of them

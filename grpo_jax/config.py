@@ -18,6 +18,7 @@ from grpo_jax.sections import (
     fraction,
     positive,
 )
+from grpo_jax.task_config import WorldConfig
 
 
 @dataclasses.dataclass
@@ -28,7 +29,8 @@ class PolicyConfig(Section):
     path: str = ""
     preset: str = "miniature"
     # Directory or hub id of the tokenizer. Empty: the one of `path`.
-    # "characters": the built-in character tokenizer of the arithmetic task.
+    # "characters": the built-in character tokenizer of the arithmetic task;
+    # "search-characters": that of the world, with the tags of searches.
     tokenizer: str = ""
     dtype: choices.Dtype = choices.Dtype.BFLOAT16
     remat: choices.Remat = choices.Remat.FULL
@@ -78,10 +80,15 @@ class ArithmeticConfig(Section):
 class TaskConfig(Section):
     """Where questions and references come from."""
 
-    # "arithmetic", "math", "code", or "package.module:function" returning a Task.
+    # "arithmetic", "math", "code", "world", "multihop", or "package.module:function"
+    # returning a Task.
     name: str = "arithmetic"
     arithmetic: ArithmeticConfig = dataclasses.field(default_factory=ArithmeticConfig)
-    # For "math" and "code": JSONL or Parquet files, or "hub:dataset_id[:config]:split".
+    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
+    # How agents of "world" and "multihop" mark thoughts, queries and answers.
+    tags: choices.Tags = choices.Tags.SEARCH
+    # For "math", "code" and "multihop": JSONL or Parquet files, or
+    # "hub:dataset_id[:config]:split". The last detects the format of every row.
     train_path: str = ""
     validation_path: str = ""
     test_path: str = ""
@@ -91,6 +98,10 @@ class TaskConfig(Section):
     reference_column: str = "answer"  # for "code": the tests
     # Worked solution, for guidance and warm starts. Empty: none.
     solution_column: str = ""
+    # For "multihop": trajectories of experts, and whether those of no use (other tags,
+    # a wrong answer) are left out; otherwise the first one ends the run.
+    experts_path: str = ""
+    drop_bad_experts: bool = True
     # Whole number that says how hard a row is, for order=tiers. Empty: none.
     tier_column: str = ""
     system_prompt: str = ""
@@ -101,7 +112,7 @@ class TaskConfig(Section):
 
     def validate(self, path: str):
         """A file task needs a file; a template needs its place for the question."""
-        if self.name in ("math", "code") and not self.train_path:
+        if self.name in ("math", "code", "multihop") and not self.train_path:
             raise ValueError(
                 f"{path}.train_path is empty: task {self.name!r} reads a file"
             )

@@ -6,7 +6,7 @@ What each reward computes is in `grpo_jax/rewards`; docs/rewards.md has them in 
 import dataclasses
 
 from grpo_jax import choices
-from grpo_jax.sections import Section, at_least, positive
+from grpo_jax.sections import Section, at_least, fraction, positive
 
 
 @dataclasses.dataclass
@@ -71,6 +71,22 @@ class LanguageConfig(Section):
 
 
 @dataclasses.dataclass
+class SearchRewardConfig(Section):
+    """The rewards of search agents: "david" and "search_format"."""
+
+    # Of "david", what the share of gold documents found counts; the answer, the rest.
+    evidence_weight: float = 0.5
+    # What an answer is worth in "david".
+    answer: choices.AnswerScore = choices.AnswerScore.EXACT
+    # Episodes that never search are worth nothing in both.
+    require_search: bool = True
+
+    def validate(self, path: str):
+        """Checks ranges."""
+        fraction(path, self, "evidence_weight")
+
+
+@dataclasses.dataclass
 class RewardConfig(Section):
     """What a completion is worth: a weighted sum of named rewards."""
 
@@ -82,6 +98,7 @@ class RewardConfig(Section):
     repetition: RepetitionConfig = dataclasses.field(default_factory=RepetitionConfig)
     overlong: OverlongConfig = dataclasses.field(default_factory=OverlongConfig)
     language: LanguageConfig = dataclasses.field(default_factory=LanguageConfig)
+    search: SearchRewardConfig = dataclasses.field(default_factory=SearchRewardConfig)
     # Processes that check completions, and what one check may use. For "code" that is
     # one test; all tests of a program together may take six times as long.
     workers: int = 2

@@ -14,11 +14,9 @@ MAX_LINES = 340
 LONG_FILES = {"config.py": 440}
 
 # Parts of the configuration in files of their own.
-<<<<<<< ours
-SECTIONS = {"reward_config", "rollout_config", "monitor_config"}
-=======
-SECTIONS = {"reward_config", "rollout_config", "retrieval_config"}
->>>>>>> theirs
+SECTIONS = {
+    f"{name}_config" for name in ("reward", "rollout", "monitor", "retrieval", "task")
+}
 CONFIG = {"config", "config_json", "choices"} | SECTIONS
 HOST = {"rewards", "tasks", "retrieval", "data", "curation"}
 # What each part may import from grpo_jax, besides itself. A room or a module.

@@ -1,4 +1,4 @@
-"""The built-in character tokenizer, as a real `tokenizers` object in memory."""
+"""The built-in character tokenizers, as real `tokenizers` objects in memory."""
 
 import string
 
@@ -7,6 +7,10 @@ from tokenizers import decoders, models, pre_tokenizers
 
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+SEARCH_TAGS = (*TAGS, "<search>", "</search>", "<information>", "</information>")
+# Name of a tokenizer to the tags that are one token in it. An agent's are apart: more
+# ids would be another model.
+TAGS_OF = {"characters": TAGS, "search-characters": SEARCH_TAGS}
 # Newline, then the printable ASCII characters in the order of their codes.
 ALPHABET = "\n" + "".join(
     sorted(set(string.printable) - set(string.whitespace) | {" "})
@@ -24,12 +28,13 @@ SETTINGS = {
 }
 
 
-def build() -> tokenizers.Tokenizer:
-    """Returns a tokenizer with one token a character and one a tag.
+def build(name: str = "characters") -> tokenizers.Tokenizer:
+    """Returns a tokenizer of `TAGS_OF` with one token a character and one a tag.
 
     The tags are ordinary added tokens, not special ones: decoding keeps them.
     """
-    tokens = (PAD, EOS, UNKNOWN, *TAGS, *ALPHABET)
+    tags = TAGS_OF[name]
+    tokens = (PAD, EOS, UNKNOWN, *tags, *ALPHABET)
     vocabulary = {token: id for id, token in enumerate(tokens)}
     model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
     tokenizer = tokenizers.Tokenizer(model)
@@ -38,6 +43,6 @@ def build() -> tokenizers.Tokenizer:
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([PAD, EOS, UNKNOWN])
     tokenizer.add_tokens(
-        [tokenizers.AddedToken(tag, normalized=False, special=False) for tag in TAGS]
+        [tokenizers.AddedToken(tag, normalized=False, special=False) for tag in tags]
     )
     return tokenizer

@@ -17,8 +17,6 @@ from tokenizers import decoders
 
 from grpo_jax.data import characters
 
-CHARACTERS = "characters"
-
 # The files that make a tokenizer, and the one that names further end tokens.
 _FILES = (
     "tokenizer.json",
@@ -48,7 +46,8 @@ def load_tokenizer(path: str) -> "Tokenizer":
     """Loads a tokenizer.
 
     Args:
-      path: a Hugging Face directory, a hub id, or "characters" for the built-in one.
+      path: a Hugging Face directory, a hub id, or the name of a built-in one,
+        "characters" or "search-characters".
 
     Raises:
       FileNotFoundError: neither a directory nor a hub id that can be fetched, or a
@@ -56,9 +55,9 @@ def load_tokenizer(path: str) -> "Tokenizer":
       ValueError: a tokenizer without a fast implementation or an end token.
     """
     transformers = _import_transformers()
-    if path == CHARACTERS:
+    if path in characters.TAGS_OF:
         fast = transformers.PreTrainedTokenizerFast(
-            tokenizer_object=characters.build(), **characters.SETTINGS
+            tokenizer_object=characters.build(path), **characters.SETTINGS
         )
         return Tokenizer(fast, path, None)
     folder = pathlib.Path(path) if os.path.isdir(path) else _download(path)
@@ -229,7 +228,7 @@ class Tokenizer:
         target = pathlib.Path(directory)
         target.mkdir(parents=True, exist_ok=True)
         if self._folder is None:
-            characters.build().save(str(target / "tokenizer.json"))
+            characters.build(self.name).save(str(target / "tokenizer.json"))
             settings = json.dumps(characters.SETTINGS, indent=2)
             (target / "tokenizer_config.json").write_text(settings + "\n")
             return
@@ -308,7 +307,8 @@ def _download(path: str) -> pathlib.Path:
     if not _HUB_ID.fullmatch(path):
         raise FileNotFoundError(
             f"there is no directory {path}: set config.policy.tokenizer (or "
-            f"config.policy.path) to one, to a hub id or to {CHARACTERS!r}"
+            "config.policy.path) to one, to a hub id or to one of "
+            f"{list(characters.TAGS_OF)}"
         )
     try:
         return pathlib.Path(

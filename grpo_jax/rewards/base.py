@@ -7,6 +7,37 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
+class Turn:
+    """What a search agent wrote between two observations, and what it was given.
+
+    A turn asks a query, or tries to and is malformed, or does neither: then it states
+    an answer, or was cut. What was retrieved is recorded here by whoever retrieved it
+    and never read from text, which a policy could forge.
+
+    Attributes:
+      text: what the policy wrote, its query included and no observation.
+      query: what it asked; "" where it asked nothing that could be read.
+      document_ids: of the documents it was shown for the query, best first.
+      malformed: it tried to ask, and the query could not be read.
+      failed: the retriever failed, which is not the policy's fault.
+    """
+
+    text: str
+    query: str = ""
+    document_ids: tuple[str, ...] = ()
+    malformed: bool = False
+    failed: bool = False
+
+    def __post_init__(self):
+        if self.query and self.malformed:
+            raise ValueError(f"a malformed turn has no query: {self!r:.200}")
+        if not self.query and (self.document_ids or self.failed):
+            raise ValueError(f"documents and failures need a query: {self!r:.200}")
+        if self.failed and self.document_ids:
+            raise ValueError(f"a failed retrieval has no documents: {self!r:.200}")
+
+
+@dataclasses.dataclass(frozen=True)
 class Completion:
     """One finished completion, as a reward function sees it.
 
@@ -19,6 +50,8 @@ class Completion:
       group: index of the prompt within the batch; rows of one group share it.
       columns: every column of the dataset row, for rewards that need more.
       max_tokens: the limit that it was written under; 0 is none.
+      turns: what an episode recorded, in order; () where there was none. All but the
+        last were followed by an observation, which is in `text` and not in a turn.
     """
 
     prompt: str
@@ -29,11 +62,26 @@ class Completion:
     group: int
     columns: Mapping[str, Any]
     max_tokens: int = 0
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        """Whether a retrieval failed: then no reward says anything of the policy."""
+        return any(turn.failed for turn in self.turns)
 
 
 # A reward scores a whole batch: one value a completion, None where it does not apply
 # (an unparsable reference, a check that was killed). None is left out of the sum.
 RewardFunction = Callable[[Sequence[Completion]], Sequence[float | None]]
+
+
+def one_by_one(value: Callable[[Completion], float | None]) -> RewardFunction:
+    """Returns the reward of one completion at a time; None where a retrieval failed."""
+
+    def reward(completions: Sequence[Completion]) -> list[float | None]:
+        return [None if row.failed else value(row) for row in completions]
+
+    return reward
 
 
 def once(reward: RewardFunction) -> RewardFunction:

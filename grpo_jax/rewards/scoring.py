@@ -48,6 +48,8 @@ def score(
       rewards: name to (weight, function). Weight 0 only watches: the reward is
         computed and kept in `values` but enters no total.
 
+    Where a completion's own record says that a retrieval failed, no reward has a value.
+
     Raises:
       RewardError: names the reward, and the row and value if there is one.
     """
@@ -58,6 +60,7 @@ def score(
     values = np.zeros((len(completions), len(rewards)), np.float64)
     if columns:
         values = np.stack(columns, axis=1)
+    values[np.array([each.failed for each in completions], bool)] = np.nan
     counted = ~np.isnan(values) & (weights != 0)
     totals = np.where(counted, values * weights, 0.0).sum(axis=1)
     totals = np.where(counted.any(axis=1), totals, np.nan)

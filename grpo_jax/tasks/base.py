@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from grpo_jax.data.examples import Example
+from grpo_jax.retrieval.base import Document
 from grpo_jax.rewards.base import RewardFunction
 from grpo_jax.rewards.pool import VerifierPool
+from grpo_jax.tasks.experts import ExpertTurn
 
 # Worked solutions to show in a warm start, one for each example.
 Demonstrate = Callable[[Sequence[Example], np.random.Generator], list[str]]
@@ -54,6 +56,9 @@ class Task:
       test: examples looked at before and after; may be empty.
       rewards: rewards that a config may name; "accuracy" must be one of them.
       demonstrate: worked solutions for a warm start, drawn with a generator.
+      documents: what a search agent can find; () where the task needs no search or
+        brings no corpus of its own.
+      experts: by id of a training example, what an expert did; for some of them.
       take_counts: how many checks ended in which way since the last call, by the
         name of a metric.
       close: frees what the rewards hold, such as worker processes; safe to repeat.
@@ -65,5 +70,9 @@ class Task:
     test: Sequence[Example]
     rewards: Mapping[str, RewardFunction]
     demonstrate: Demonstrate = own_solutions
+    documents: Sequence[Document] = ()
+    experts: Mapping[int, Sequence[ExpertTurn]] = dataclasses.field(
+        default_factory=dict
+    )
     take_counts: Callable[[], Mapping[str, float]] = dict
     close: Callable[[], None] = _nothing

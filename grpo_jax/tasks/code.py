@@ -38,7 +38,7 @@ def code(config: TaskConfig, reward: RewardConfig) -> Task:
       ValueError: a file, a row or `validation_rows` is impossible.
     """
     train, validation, test = rows.read_splits(
-        config, functools.partial(_reference, config)
+        config, functools.partial(read_examples, config=config)
     )
     limits = Limits(
         test_seconds=reward.check_seconds,

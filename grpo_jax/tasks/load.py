@@ -5,19 +5,22 @@ import importlib
 from typing import Any
 
 from grpo_jax.config import RewardConfig, TaskConfig
+from grpo_jax.rewards.tags import tag_set
 from grpo_jax.tasks.arithmetic import arithmetic
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.code import code
 from grpo_jax.tasks.math import math
+from grpo_jax.tasks.multihop import multihop
+from grpo_jax.tasks.world import world
 
-_BUILT_IN = ("arithmetic", "math", "code")
+_BUILT_IN = ("arithmetic", "math", "code", "world", "multihop")
 
 
 def load_task(task: TaskConfig, reward: RewardConfig) -> Task:
     """Builds the task that `task.name` names; its `close()` ends what it started.
 
     Args:
-      task: `name` is "arithmetic", "math", "code" or "package.module:function", a
+      task: `name` is one of the built-in ones or "package.module:function", a
         function that is called with this config and returns a `Task`.
       reward: limits of the verifier, for tasks that use one.
 
@@ -31,6 +34,10 @@ def load_task(task: TaskConfig, reward: RewardConfig) -> Task:
             built = math(task, reward)
         case "code":
             built = code(task, reward)
+        case "world":
+            built = world(task.world, tag_set(task.tags), reward)
+        case "multihop":
+            built = multihop(task, tag_set(task.tags), reward)
         case _:
             built = _import_function(task.name)(task)
     return _checked(built, task.name)

@@ -21,7 +21,7 @@ def math(config: TaskConfig, reward: RewardConfig) -> Task:
       ValueError: a file, a row or `validation_rows` is impossible.
     """
     train, validation, test = rows.read_splits(
-        config, functools.partial(_reference, config)
+        config, functools.partial(read_examples, config=config)
     )
     pool = verifier(reward)
     return Task(

@@ -26,8 +26,8 @@ class Splits(NamedTuple):
     test: list[Example]
 
 
-def read_splits(config: TaskConfig, reference: Reference) -> Splits:
-    """Reads the files of `config`; see `read_examples` for a row.
+def read_splits(config: TaskConfig, read: Callable[[str], list[Example]]) -> Splits:
+    """Reads the files of `config`, each with `read`.
 
     Validation is `validation_path`, or else the last `validation_rows` rows of a fixed
     permutation of the training file. Training rows that ask a held-out question once
@@ -37,12 +37,12 @@ def read_splits(config: TaskConfig, reference: Reference) -> Splits:
       FileNotFoundError: a file is missing.
       ValueError: a file, a row or `validation_rows` is impossible.
     """
-    train = read_examples(config.train_path, config, reference)
+    train = read(config.train_path)
     if config.validation_path:
-        validation = read_examples(config.validation_path, config, reference)
+        validation = read(config.validation_path)
     else:
         train, validation = _hold_out(train, config)
-    test = config.test_path and read_examples(config.test_path, config, reference)
+    test = config.test_path and read(config.test_path)
     return Splits(train, validation, test or [])
 
 

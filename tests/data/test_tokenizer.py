@@ -97,6 +97,16 @@ def test_decode_leaves_special_tokens_out(built_in):
     assert built_in.decode([0, 3, 1, 4, 2]) == "<think></think>"
 
 
+def test_the_one_of_search_agents_has_more_tags(built_in, tmp_path):
+    own = load_tokenizer("search-characters")
+    assert own.vocab_size == built_in.vocab_size + 4
+    text = "".join(characters.SEARCH_TAGS)
+    assert own.encode(text) == list(range(3, 11))
+    assert own.decode(own.encode(EVERYTHING + text)) == EVERYTHING + text
+    own.save(tmp_path)
+    assert load_tokenizer(str(tmp_path)).encode(text) == own.encode(text)
+
+
 def test_bytes_of_characters_and_tags(built_in):
     spelled = built_in.token_bytes()
     assert spelled[:8] == [b"", b"", b"", *map(str.encode, characters.TAGS), b"\n"]

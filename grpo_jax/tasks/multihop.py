@@ -1,0 +1,106 @@
+"""Multi-hop question answering from files: HotpotQA, 2WikiMultihopQA, MuSiQue, ..."""
+
+from grpo_jax.config import RewardConfig, TaskConfig
+from grpo_jax.data import sources
+from grpo_jax.data.examples import Example
+from grpo_jax.rewards.answer import normalize
+from grpo_jax.rewards.search import search_rewards
+from grpo_jax.rewards.tags import TagSet
+from grpo_jax.tasks import rows
+from grpo_jax.tasks.base import Task
+from grpo_jax.tasks.corpus import documents_of, with_evidence
+from grpo_jax.tasks.expert_files import read_experts
+from grpo_jax.tasks.experts import ExpertTurn
+from grpo_jax.tasks.questions import Question, read_question
+
+
+def multihop(config: TaskConfig, tags: TagSet, reward: RewardConfig) -> Task:
+    """Builds the task from `config`'s files; `questions.py` has the forms of a row.
+
+    Its documents are the pages that rows of all files bring, and evidence is resolved
+    against them; for another corpus, see `corpus.with_evidence`.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file, a row, an expert or `validation_rows` is impossible.
+    """
+    questions: list[Question] = []
+
+    def read(location: str) -> list[Example]:
+        found = read_questions(location)
+        questions.extend(found)
+        return examples_of(found)
+
+    splits = rows.read_splits(config, read)
+    documents = documents_of(questions)
+    train, validation, test = (with_evidence(each, documents) for each in splits)
+    return Task(
+        name="multihop",
+        train=train,
+        validation=validation,
+        test=test,
+        rewards=search_rewards(tags, reward.search),
+        documents=documents,
+        experts=_experts(config, train),
+    )
+
+
+def read_questions(location: str) -> list[Question]:
+    """Returns one question a row.
+
+    Raises:
+      FileNotFoundError: nothing is at `location`.
+      ValueError: a row that cannot be read, with its index.
+    """
+    return [
+        read_question(f"{location}, row {index} (from 0)", row)
+        for index, row in enumerate(sources.read_rows(location))
+    ]
+
+
+def examples_of(questions: list[Question]) -> list[Example]:
+    """Returns one example a question; its id is the index, its tier the hops.
+
+    Columns: "row_id", "golds", "hops", "type", "level", "gold_titles", and "gold_texts"
+    with the text of each of these, "" where the row does not bring it.
+    """
+    return [
+        Example(
+            id=index,
+            question=each.text,
+            reference=each.golds[0],
+            tier=each.hops,
+            columns={
+                "row_id": each.id,
+                "golds": each.golds,
+                "hops": each.hops,
+                "type": each.type,
+                "level": each.level,
+                "gold_titles": tuple(title for title, _ in each.gold),
+                "gold_texts": tuple(text for _, text in each.gold),
+            },
+        )
+        for index, each in enumerate(questions)
+    ]
+
+
+def _experts(
+    config: TaskConfig, train: list[Example]
+) -> dict[int, tuple[ExpertTurn, ...]]:
+    """Returns what experts did, by the training example that asks their question."""
+    if not config.experts_path:
+        return {}
+    read = read_experts(config.experts_path, drop=config.drop_bad_experts)
+    turns = {normalize(each.question): each.turns for each in read.kept}
+    experts = {
+        each.id: turns[normalize(each.question)]
+        for each in train
+        if normalize(each.question) in turns
+    }
+    if not experts:
+        raise ValueError(
+            f"config.task.experts_path is {config.experts_path}: of its "
+            f"{len(read.kept)} usable trajectories none answers a question of "
+            f"{config.train_path}; {len(read.dropped)} were dropped"
+        )
+    return experts
