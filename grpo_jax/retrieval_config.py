@@ -77,8 +77,21 @@ class RetrievalConfig(Section):
     http: HttpConfig = dataclasses.field(default_factory=HttpConfig)
 
     def validate(self, path: str):
-        """What the chosen kind needs must be there."""
+        """Checks ranges; `check_complete` is for whoever is going to search."""
         at_least(path, self, top_k=1, cache_entries=0)
+
+    @property
+    def names_documents(self) -> bool:
+        """Whether it says what to search."""
+        local = self.corpus_path or self.index_path
+        return bool(local) or self.kind is choices.Retriever.HTTP
+
+    def check_complete(self, path: str):
+        """Checks that what the chosen kind needs is there.
+
+        Raises:
+          ValueError: it is not, with the field to set.
+        """
         kind = f"{path}.kind is {self.kind}"
         if self.kind == choices.Retriever.HTTP:
             if not self.http.url.startswith(("http://", "https://")):

@@ -370,6 +370,7 @@ def reads_of(tree: ast.Module) -> set[tuple[str, str]]:
     classes = {type(section).__name__: path for path, section in sections()}
     # The same class may be at several places; fields are checked by class.
     aliases: dict[str, set[str]] = {}
+    kept: list[tuple[str, str]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.arg) and isinstance(node.annotation, ast.Name):
             if node.annotation.id in classes:
@@ -382,12 +383,17 @@ def reads_of(tree: ast.Module) -> set[tuple[str, str]]:
             for name, value in pairs:
                 if isinstance(name, ast.Name) and isinstance(value, ast.Attribute):
                     aliases.setdefault(name.id, set()).add(value.attr)
+                elif isinstance(name, ast.Attribute) and isinstance(value, ast.Name):
+                    kept.append((name.attr, value.id))  # self._config = config
+    for attribute, name in kept:
+        aliases.setdefault(attribute, set()).update(aliases.get(name, ()))
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             owner = node.value
             if isinstance(owner, ast.Attribute):
-                found.add((owner.attr, node.attr))
+                for section in aliases.get(owner.attr, set()) | {owner.attr}:
+                    found.add((section, node.attr))
             elif isinstance(owner, ast.Name):
                 for section in aliases.get(owner.id, set()) | {owner.id}:
                     found.add((section, node.attr))

@@ -60,7 +60,12 @@ def test_what_each_kind_needs_is_enough(fields):
 )
 def test_impossible_values_are_named(fields, message):
     with pytest.raises(ValueError, match=message):
-        changed(**fields).seal("config.retrieval")
+        config = changed(**fields).seal("config.retrieval")
+        config.check_complete("config.retrieval")  # what a search needs
+
+
+def test_nothing_need_be_there_where_nobody_searches():
+    assert not RetrievalConfig().seal("config.retrieval").names_documents
 
 
 def test_every_field_is_read():

@@ -1,8 +1,8 @@
 """The unit of data: one question and what is known about it."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,3 +24,15 @@ class Example:
     solution: str = ""
     tier: int = 0
     columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Segment(NamedTuple):
+    """A piece of an episode's text, and whether it is an observation."""
+
+    text: str
+    observed: bool
+
+
+# A worked solution to show: text, or the segments of an episode, of which observations
+# are shown and not learned.
+Demonstration = str | Sequence[Segment]

@@ -7,10 +7,10 @@ from typing import Any
 
 import grain
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
 
 from grpo_jax import choices
-from grpo_jax.data.examples import Example
+from grpo_jax.data.examples import Demonstration, Example, Segment
 from grpo_jax.data.tokenizer import Tokenizer
 
 
@@ -31,11 +31,13 @@ class DemonstrationBatch:
       tokens: token ids; pad ids past `lengths`.
       prompt_lengths: tokens of the prompt.
       lengths: tokens of the prompt, the completion and the end token together.
+      learned: False for the prompt, observations and padding.
     """
 
     tokens: Int32[np.ndarray, "B T"]
     prompt_lengths: Int32[np.ndarray, " B"]
     lengths: Int32[np.ndarray, " B"]
+    learned: Bool[np.ndarray, "B T"]
 
 
 def encode_prompts(
@@ -211,7 +213,7 @@ class PromptStream:
 
 def demonstration_batches(
     prompts: Sequence[EncodedPrompt],
-    completions: Sequence[str],
+    completions: Sequence[Demonstration],
     tokenizer: Tokenizer,
     *,
     batch_size: int,
@@ -244,25 +246,38 @@ def demonstration_batches(
 
 def _take(rows: DemonstrationBatch, chosen: Sequence[int]) -> DemonstrationBatch:
     return DemonstrationBatch(
-        rows.tokens[chosen], rows.prompt_lengths[chosen], rows.lengths[chosen]
+        rows.tokens[chosen],
+        rows.prompt_lengths[chosen],
+        rows.lengths[chosen],
+        rows.learned[chosen],
     )
 
 
 def _demonstration_rows(
-    prompts: Sequence[EncodedPrompt], completions: Sequence[str], tokenizer: Tokenizer
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[Demonstration],
+    tokenizer: Tokenizer,
 ) -> DemonstrationBatch:
     if not prompts or len(prompts) != len(completions):
         raise ValueError(
             f"{len(prompts)} prompts and {len(completions)} completions were given: "
             "give one completion a prompt, and at least one"
         )
-    rows = [
-        [*prompt.tokens, *tokenizer.encode(completion), tokenizer.eos_ids[0]]
-        for prompt, completion in zip(prompts, completions, strict=True)
-    ]
+    rows, learned = [], []
+    for prompt, completion in zip(prompts, completions, strict=True):
+        whole = isinstance(completion, str)
+        pieces = [Segment(completion, observed=False)] if whole else completion
+        row, marks = list(prompt.tokens), [False] * len(prompt.tokens)
+        for piece in pieces:
+            tokens = tokenizer.encode(piece.text)
+            row += tokens
+            marks += [not piece.observed] * len(tokens)
+        rows.append([*row, tokenizer.eos_ids[0]])
+        learned.append([*marks, True])
     lengths = np.array([len(row) for row in rows], np.int32)
-    tokens = np.full((len(rows), int(lengths.max())), tokenizer.pad_id, np.int32)
-    for index, row in enumerate(rows):
-        tokens[index, : len(row)] = row
+    shape = len(rows), int(lengths.max())
+    tokens, mask = np.full(shape, tokenizer.pad_id, np.int32), np.zeros(shape, bool)
+    for index, (row, marks) in enumerate(zip(rows, learned, strict=True)):
+        tokens[index, : len(row)], mask[index, : len(row)] = row, marks
     prompt_lengths = np.array([len(prompt.tokens) for prompt in prompts], np.int32)
-    return DemonstrationBatch(tokens, prompt_lengths, lengths)
+    return DemonstrationBatch(tokens, prompt_lengths, lengths, mask)

@@ -95,21 +95,25 @@ _QWEN2_5_1_5B = _qwen2(
     rope_theta=1e6,
 )
 
+# For characters on a CPU: 136k parameters with a hundred symbols. Its vocabulary is the
+# tokenizer's.
+_MINIATURE = Architecture(
+    family="qwen3",
+    vocab_size=100,
+    num_layers=3,
+    model_dim=64,
+    feed_forward_dim=160,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=16,
+    max_context_tokens=256,
+    qk_norm=True,
+)
+
 PRESETS: dict[str, Architecture] = {
-    # For characters on a CPU: 136k parameters with a hundred symbols. Its vocabulary
-    # is the tokenizer's.
-    "miniature": Architecture(
-        family="qwen3",
-        vocab_size=100,
-        num_layers=3,
-        model_dim=64,
-        feed_forward_dim=160,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=16,
-        max_context_tokens=256,
-        qk_norm=True,
-    ),
+    "miniature": _MINIATURE,
+    # With room for episodes: questions, documents and answers.
+    "miniature-agent": dataclasses.replace(_MINIATURE, max_context_tokens=1024),
     "qwen2.5-0.5b": dataclasses.replace(
         _QWEN2_5_1_5B,
         num_layers=24,

@@ -2,7 +2,7 @@
 
 import collections
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from grpo_jax.retrieval.base import Failure, Found, Hit, Retriever
@@ -17,9 +17,14 @@ class QueryCache:
     process: it saves time and changes no hit, so that a resumed run needs none.
     """
 
-    def __init__(self, retriever: Retriever, entries: int):
+    def __init__(
+        self,
+        retriever: Retriever,
+        entries: int,
+        on_close: Callable[[], None] | None = None,
+    ):
         """Remembers the answers to the last `entries` queries; 0: none."""
-        self._retriever, self._entries = retriever, entries
+        self._retriever, self._entries, self._on_close = retriever, entries, on_close
         self._kept: collections.OrderedDict[tuple[str, int], list[Hit]] = (
             collections.OrderedDict()
         )
@@ -68,6 +73,8 @@ class QueryCache:
     def close(self) -> None:
         """Closes the retriever."""
         self._retriever.close()
+        if self._on_close:
+            self._on_close()
 
     def _ask(self, queries: Sequence[str], k: int) -> list[Found]:
         if not queries:

@@ -1,14 +1,15 @@
 """From a configuration to what a run searches."""
 
-import difflib
-import importlib
-import os
-import sys
-from collections.abc import Callable
+import dataclasses
+import json
+import pathlib
+import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from grpo_jax import choices
-from grpo_jax.retrieval.base import Retriever
+from grpo_jax.imports import import_function
+from grpo_jax.retrieval.base import Document, Retriever
 from grpo_jax.retrieval.bm25 import open_bm25
 from grpo_jax.retrieval.cache import QueryCache
 from grpo_jax.retrieval.corpus import Columns
@@ -27,9 +28,26 @@ def open_retriever(config: RetrievalConfig, mesh: Any = None) -> QueryCache:
     Raises:
       ConnectionError: a server that does not answer.
       FileNotFoundError: no corpus, index or vectors.
-      ValueError: files that cannot be read, or do not belong together.
+      ValueError: nothing is named, or files that cannot be read or do not belong
+        together.
     """
+    config.check_complete("config.retrieval")
     return QueryCache(_open(config, mesh), config.cache_entries)
+
+
+def open_documents(
+    documents: Sequence[Document], config: RetrievalConfig
+) -> QueryCache:
+    """Returns a BM25 retriever of documents that a task brings.
+
+    Its index is in a directory of its own, which is gone with the process.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="documents_")
+    path = pathlib.Path(folder.name) / "documents.jsonl"
+    lines = (json.dumps(dataclasses.asdict(each)) for each in documents)
+    path.write_text("\n".join(lines) + "\n")
+    retriever = open_bm25(str(path), "", Columns(), config.bm25)
+    return QueryCache(retriever, config.cache_entries, on_close=folder.cleanup)
 
 
 def _open(config: RetrievalConfig, mesh: Any) -> Retriever:
@@ -43,7 +61,9 @@ def _open(config: RetrievalConfig, mesh: Any) -> Retriever:
             # It imports jax, which the others do without.
             from grpo_jax.retrieval.dense import open_dense
 
-            encoder = _import_encoder(config.dense.encoder)
+            encoder = import_function(
+                config.dense.encoder, "config.retrieval.dense.encoder"
+            )
             return open_dense(
                 config.corpus_path,
                 config.index_path,
@@ -63,30 +83,3 @@ def _open(config: RetrievalConfig, mesh: Any) -> Retriever:
             )
             retriever.check()
             return retriever
-
-
-def _import_encoder(name: str) -> Callable[[list[str]], Any]:
-    """Returns the function that "package.module:function" names.
-
-    Modules of the current working directory can be named too.
-    """
-    field = f"config.retrieval.dense.encoder is {name!r}"
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise ValueError(f"{field}: write it like package.module:function")
-    if os.getcwd() not in sys.path:
-        # Last, so that no file of the working directory hides an installed package.
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{field}: no module {error.name!r} in {os.getcwd()} or among the "
-            "installed packages"
-        ) from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        near = difflib.get_close_matches(attribute, dir(module), n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise ValueError(f"{field}: {module_name} has no function {attribute!r}{hint}")
-    return function

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.data.tokenizer import Tokenizer
 from grpo_jax.records import Trajectories
-from grpo_jax.rewards.base import Completion
+from grpo_jax.rewards.base import Completion, Turn
 from grpo_jax.rollout.texts import Request
 
 
@@ -31,6 +31,7 @@ def completions(
     prompts: Sequence[EncodedPrompt],
     tokenizer: Tokenizer,
     max_tokens: int,
+    turns: Sequence[tuple[Turn, ...]] = (),
 ) -> list[Completion]:
     """Returns what the rewards see of each row, in the order of the rows.
 
@@ -39,6 +40,7 @@ def completions(
       prompts: of the rows.
       tokenizer: reads the tokens.
       max_tokens: the limit that the completions were written under.
+      turns: of the episode of each row; () where there were none.
     """
     seen = []
     group_size = len(trajectories.lengths) // len(prompts)
@@ -56,6 +58,7 @@ def completions(
                 group=row // group_size,
                 columns=prompt.example.columns,
                 max_tokens=max_tokens,
+                turns=turns[row] if turns else (),
             )
         )
     return seen

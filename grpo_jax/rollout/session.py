@@ -175,10 +175,10 @@ class Session:
             texts.status[row] = Status.QUEUED
             self._queue.append([row])
 
-    def finish(self, row: int) -> None:
-        """Ends a suspended row: it is complete as it is."""
+    def finish(self, row: int, *, complete: bool = True) -> None:
+        """Ends a suspended row; if not complete, it counts as cut by its limit."""
         assert self.texts.status[row] == Status.SUSPENDED, f"row {row} is not suspended"
-        self.texts.status[row], self.texts.finished[row] = Status.DONE, True
+        self.texts.status[row], self.texts.finished[row] = Status.DONE, complete
 
     def truncate(self, row: int, length: int) -> None:
         """Takes a row that is not live back to `length` tokens; it is suspended then.

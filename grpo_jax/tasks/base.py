@@ -5,14 +5,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from grpo_jax.data.examples import Example
+from grpo_jax.data.examples import Demonstration, Example
 from grpo_jax.retrieval.base import Document
 from grpo_jax.rewards.base import RewardFunction
 from grpo_jax.rewards.pool import VerifierPool
 from grpo_jax.tasks.experts import ExpertTurn
 
 # Worked solutions to show in a warm start, one for each example.
-Demonstrate = Callable[[Sequence[Example], np.random.Generator], list[str]]
+Demonstrate = Callable[
+    [Sequence[Example], np.random.Generator], Sequence[Demonstration]
+]
 
 
 def own_solutions(examples: Sequence[Example], rng: np.random.Generator) -> list[str]:

@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from grpo_jax.data.examples import Segment
 from grpo_jax.retrieval.base import Document
 from grpo_jax.rewards import tags as tagging
 from grpo_jax.rewards.base import Turn
@@ -25,13 +25,6 @@ class ExpertTurn:
     query: str = ""
     documents: tuple[Document, ...] = ()
     answer: str = ""
-
-
-class Segment(NamedTuple):
-    """A piece of a trajectory's text, and whether it is an observation."""
-
-    text: str
-    observed: bool
 
 
 def segments(tags: TagSet, turns: Sequence[ExpertTurn]) -> list[Segment]:

@@ -1,10 +1,9 @@
 """From a task's name to the task."""
 
-import difflib
-import importlib
 from typing import Any
 
 from grpo_jax.config import RewardConfig, TaskConfig
+from grpo_jax.imports import import_function
 from grpo_jax.rewards.tags import tag_set
 from grpo_jax.tasks.arithmetic import arithmetic
 from grpo_jax.tasks.base import Task
@@ -39,36 +38,8 @@ def load_task(task: TaskConfig, reward: RewardConfig) -> Task:
         case "multihop":
             built = multihop(task, tag_set(task.tags), reward)
         case _:
-            built = _import_function(task.name)(task)
+            built = import_function(task.name, "config.task.name", _BUILT_IN)(task)
     return _checked(built, task.name)
-
-
-def _import_function(name: str) -> Any:
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        near = difflib.get_close_matches(name, _BUILT_IN, n=1)
-        hint = f"did you mean {near[0]!r}? It" if near else "it"
-        raise ValueError(
-            f"config.task.name is {name!r}: {hint} must be one of {_BUILT_IN} or "
-            "'package.module:function'"
-        )
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module exists; something that it imports does not
-        raise ValueError(
-            f"config.task.name is {name!r}: there is no module {error.name!r}; start "
-            "where it can be imported, or set PYTHONPATH"
-        ) from error
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        public = [item for item in vars(module) if not item.startswith("_")]
-        raise ValueError(
-            f"config.task.name is {name!r}: {module_name} has no function "
-            f"{attribute!r}; it has {public}"
-        )
-    return function
 
 
 def _checked(task: Any, name: str) -> Task:

@@ -23,13 +23,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from grpo_jax.config import RewardConfig
-from grpo_jax.data.examples import Example
+from grpo_jax.data.examples import Example, Segment
 from grpo_jax.retrieval.base import Document
 from grpo_jax.rewards.search import search_rewards
 from grpo_jax.rewards.tags import TagSet
 from grpo_jax.task_config import WorldConfig
 from grpo_jax.tasks.base import Task
-from grpo_jax.tasks.experts import ExpertTurn
+from grpo_jax.tasks.experts import ExpertTurn, segments
 
 # Kind of entity to its facts, and the kind that each of them names. No fact names an
 # entity of its own kind: a document that mentions a name never states the same facts.
@@ -113,12 +113,20 @@ def world(config: WorldConfig, tags: TagSet, reward: RewardConfig) -> Task:
         id: expert(made, path, thoughts=config.thoughts)
         for id, path in enumerate(paths["train"])
     }
+
+    def demonstrate(
+        examples: Sequence[Example], rng: np.random.Generator
+    ) -> list[list[Segment]]:
+        del rng  # experts are the same every time
+        return [segments(tags, experts[example.id]) for example in examples]
+
     return Task(
         name="world",
         train=train,
         validation=validation,
         test=test,
         rewards=search_rewards(tags, reward.search),
+        demonstrate=demonstrate,
         documents=[entity.document for entity in made.entities],
         experts=experts,
     )

@@ -19,7 +19,7 @@ from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.policy import transformer
 from grpo_jax.records import Trajectories
 from grpo_jax.rewards import scoring
-from grpo_jax.rewards.base import Completion
+from grpo_jax.rewards.base import Completion, Turn
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.rollout import groups
 from grpo_jax.rollout.sampling import Sampling
@@ -80,7 +80,7 @@ def collect(
     config = run.config.rollout
     # The sampler's copy of the weights lives in here only: gone before the update.
     with position.timer("rollout"):
-        at = Session(
+        at = run.session(
             run.model.rollout_setup(),
             run.model.rollout_view(params),
             sampling=Sampling.of(config.sampling),
@@ -108,6 +108,7 @@ def _complete(
 ) -> Groups:
     """Completes and scores a group of every prompt."""
     guide, limit, given = position.guide, position.stages.limit, None
+    turns: list[tuple[Turn, ...]] = []
     with position.timer("rollout"):
         if guide:
             trajectories, given = guidance.roll_out(
@@ -115,12 +116,13 @@ def _complete(
             )
         else:
             size = run.config.rollout.group_size
-            rows = at.submit(groups.group_requests(prompts, size, limit))
-            at.run()
+            requests = groups.group_requests(prompts, size, limit)
+            examples = [prompt.example for prompt in prompts for _ in range(size)]
+            rows, turns = run.write(at, requests, examples)
             trajectories = at.trajectories(rows)
     with position.timer("reward"):
         completions = groups.completions(
-            trajectories, prompts, run.model.tokenizer, limit
+            trajectories, prompts, run.model.tokenizer, limit, turns
         )
         rewards = scoring.score(completions, run.rewards)
     return Groups(prompts, trajectories, completions, rewards, given)

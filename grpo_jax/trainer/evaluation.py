@@ -12,7 +12,7 @@ from grpo_jax.policy import transformer
 from grpo_jax.reporting import terminal
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import Completion
-from grpo_jax.rollout import groups, session
+from grpo_jax.rollout import groups
 from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.trainer import statistics, token_costs
 from grpo_jax.trainer.journal import Journal
@@ -140,16 +140,18 @@ def grade(
     setup = run.model.rollout_setup(run.config.evaluation.max_completion_tokens)
 
     def complete(some: Sequence[EncodedPrompt]) -> list[Completion]:
-        trajectories, _ = session.complete(
-            setup,
-            view,
-            groups.group_requests(some, samples),
-            sampling=sampling,
-            key=run.model.key(EVALUATION),
-            step=seed,
+        at = run.session(
+            setup, view, sampling=sampling, key=run.model.key(EVALUATION), step=seed
         )
+        requests = groups.group_requests(some, samples)
+        examples = [prompt.example for prompt in some for _ in range(samples)]
+        rows, turns = run.write(at, requests, examples)
         return groups.completions(
-            trajectories, some, run.model.tokenizer, setup.max_completion_tokens
+            at.trajectories(rows),
+            some,
+            run.model.tokenizer,
+            setup.max_completion_tokens,
+            turns,
         )
 
     if journal:

@@ -19,6 +19,7 @@ from grpo_jax.config import TrainConfig
 from grpo_jax.policy import transformer
 from grpo_jax.policy.compilation import CompileLog
 from grpo_jax.reporting import page, terminal
+from grpo_jax.rollout import episodes
 from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import (
     collection,
@@ -185,6 +186,9 @@ def _step(
         if config.checkpoint.best_metric in metrics:
             position.validations.append(metrics[config.checkpoint.best_metric])
     metrics |= run.task.take_counts()
+    if run.environment:
+        metrics |= run.environment.take_metrics()
+        metrics |= episodes.metrics([each.turns for each in completions])
     metrics |= timer.metrics()
     metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
     metrics |= stepmetrics.rollout_metrics(trajectories, prompts)

@@ -37,6 +37,11 @@ _WITH_GUIDANCE = {
     "no_trace_fraction rescued_fraction reward_gap reward_guided reward_unguided "
     "signal trace_share"
 }
+_WITH_EPISODES = {
+    "episode": "calls_max calls_mean failed_fraction malformed_fraction "
+    "new_document_fraction no_call_fraction repeated_query_fraction",
+}
+_WITH_SEARCH = {"retrieval": "asked cache_hits failures queries seconds"}
 _WITH_EVALUATION = {
     "evaluation": "completion_tokens_mean greedy",
     "time": "evaluation_seconds",
@@ -46,7 +51,7 @@ _WITH_EVALUATION = {
 def of_run(config: TrainConfig) -> set[str]:
     """Returns every metric that a step of this run can have.
 
-    Counts of a task of the user's own are not among them.
+    Counts of a task or an environment of the user's own are not among them.
     """
     groups = [_ALWAYS, _OF_KNOWN_DEVICES]
     names: set[str] = set()
@@ -58,6 +63,10 @@ def of_run(config: TrainConfig) -> set[str]:
         groups.append(_WITH_GUIDANCE)
         if config.objective.kl_coef:
             names.add("guidance/kl")
+    if config.episode.environment:
+        groups.append(_WITH_EPISODES)
+    if config.episode.environment == "search":
+        groups.append(_WITH_SEARCH)
     if config.evaluation.every_steps:
         groups.append(_WITH_EVALUATION)
         for k in range(config.evaluation.samples.bit_length()):
@@ -81,7 +90,7 @@ def check(config: TrainConfig) -> None:
     Raises:
       ValueError: `config.monitor` names a metric that no step will have.
     """
-    if ":" not in config.task.name:
+    if ":" not in config.task.name + config.episode.environment:
         check_known(config.monitor, of_run(config))
 
 

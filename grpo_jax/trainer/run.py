@@ -1,15 +1,29 @@
 """A model with its task: everything of a run that does not change while it runs."""
 
 import dataclasses
+import functools
+from collections.abc import Sequence
+
+from jaxtyping import Array, Key
 
 from grpo_jax.config import TrainConfig
-from grpo_jax.policy import sharding
+from grpo_jax.data.examples import Example
+from grpo_jax.environments.base import Environment
+from grpo_jax.environments.load import open_environment
+from grpo_jax.policy import sharding, transformer
 from grpo_jax.policy.devices import Device
 from grpo_jax.records import TrainBatch
 from grpo_jax.reporting import terminal
 from grpo_jax.rewards import scoring
-from grpo_jax.rewards.base import RewardFunction
+from grpo_jax.rewards.base import RewardFunction, Turn
 from grpo_jax.rewards.builtin import builtin_rewards
+from grpo_jax.rollout import episodes, stops
+from grpo_jax.rollout.episodes import Speech
+from grpo_jax.rollout.sampling import Sampling
+from grpo_jax.rollout.session import Session
+from grpo_jax.rollout.setup import Setup
+from grpo_jax.rollout.stops import StopTable
+from grpo_jax.rollout.texts import Request
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.load import load_task
 from grpo_jax.trainer import batch as batches
@@ -28,12 +42,60 @@ class Run:
       model: the policy's shape, tokenizer and starting weights.
       task: questions and rewards.
       rewards: the configured ones, with their weights.
+      environment: what completions ask while they are written; None for nothing.
     """
 
     config: TrainConfig
     model: Model
     task: Task
     rewards: dict[str, tuple[float, RewardFunction]]
+    environment: Environment | None = None
+
+    def session(
+        self,
+        setup: Setup,
+        view: transformer.Params,
+        *,
+        sampling: Sampling,
+        key: Key[Array, ""],
+        step: int,
+    ) -> Session:
+        """Returns a session in which `write` can write; see `Session`."""
+        table = self._speech_and_stops[1] if self.environment else None
+        return Session(setup, view, sampling=sampling, key=key, step=step, stops=table)
+
+    def write(
+        self, session: Session, requests: Sequence[Request], examples: Sequence[Example]
+    ) -> tuple[list[int], list[tuple[Turn, ...]]]:
+        """Completes requests, in episodes if there is an environment.
+
+        Args:
+          session: of this run.
+          requests: what to complete.
+          examples: of the requests.
+
+        Returns:
+          Numbers of the rows, and their turns; none without an environment.
+        """
+        if self.environment is None:
+            rows = session.submit(requests)
+            session.run()
+            return rows, []
+        return episodes.converse(
+            session,
+            requests,
+            examples,
+            self.environment,
+            self._speech_and_stops[0],
+            self.config.episode,
+        )
+
+    @functools.cached_property
+    def _speech_and_stops(self) -> tuple[Speech, StopTable]:
+        assert self.environment, "only episodes speak"
+        pieces = self.model.tokenizer.token_bytes(self.model.arch.vocab_size)
+        speech = Speech(self.model.tokenizer.encode, pieces)
+        return speech, stops.build(pieces, self.environment.stops)
 
     def scorer(self) -> Scorer:
         """Returns what computes log-probs of rollouts."""
@@ -68,8 +130,10 @@ class Run:
         )
 
     def close(self) -> None:
-        """Ends the processes of the task's rewards."""
+        """Ends the processes of the task's rewards, and the environment."""
         self.task.close()
+        if self.environment:
+            self.environment.close()
 
 
 def plan(config: TrainConfig, named: tuple[Device, int] | None = None) -> Plan:
@@ -101,7 +165,9 @@ def build(config: TrainConfig) -> Run:
     model = build_model(config)
     _check_rows(config, model.mesh)
     task = load_task(config.task, config.reward)
-    return Run(config, model, task, _weighted_rewards(config, task))
+    rewards = _weighted_rewards(config, task)
+    environment = open_environment(config, task, model.mesh)
+    return Run(config, model, task, rewards, environment)
 
 
 def _check_rows(config: TrainConfig, mesh: sharding.AnyMesh) -> None:

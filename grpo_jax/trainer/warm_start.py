@@ -121,7 +121,8 @@ def _batches(
                 "solutions, or set config.warm_start.steps=0"
             )
         columns = np.arange(rows.tokens.shape[1])[None]
-        origins = np.full(rows.tokens.shape, Origin.EXPERT, np.uint8)
+        origins = np.where(rows.learned, Origin.EXPERT, Origin.OBSERVATION)
+        origins = origins.astype(np.uint8)
         origins[columns < rows.prompt_lengths[:, None]] = Origin.PROMPT
         origins[columns >= rows.lengths[:, None]] = Origin.PAD
         yield TrainBatch(

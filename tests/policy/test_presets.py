@@ -11,6 +11,7 @@ from grpo_jax.policy import presets, tensor_map, transformer
 
 PARAMETERS = {
     "miniature": 135_968,
+    "miniature-agent": 135_968,
     "qwen2.5-0.5b": 494_032_768,
     "qwen2.5-1.5b": 1_543_714_304,
     "r1-distill-qwen-1.5b": 1_777_088_000,

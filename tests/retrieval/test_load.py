@@ -58,9 +58,9 @@ def test_dense(config, tmp_path):
 @pytest.mark.parametrize(
     ("encoder", "message"),
     [
-        ("hashed", "write it like package.module:function"),
-        ("no_such.module:f", "no module 'no_such' in "),
-        ("tests.retrieval.helpers:hash", "no function 'hash'; did you mean 'hashed'"),
+        ("hashed", "it must be 'package.module:function'"),
+        ("no_such.module:f", "no module 'no_such'; start where"),
+        ("tests.retrieval.helpers:hash", "no function 'hash'; it has .*'hashed'"),
     ],
 )
 def test_an_encoder_that_is_not_there(config, tmp_path, encoder, message):

@@ -1,0 +1,55 @@
+"""Searching: queries between tags, documents in return."""
+
+from collections.abc import Mapping, Sequence
+
+from grpo_jax.data.examples import Example
+from grpo_jax.environments.base import Notice, Reply
+from grpo_jax.retrieval.base import Failure, Found
+from grpo_jax.retrieval.cache import QueryCache
+from grpo_jax.rewards import reading, tags
+from grpo_jax.rewards.reading import Query
+from grpo_jax.rewards.tags import TagSet
+
+
+class Search:
+    """Answers queries with the best documents of a retriever."""
+
+    def __init__(self, retriever: QueryCache, tag_set: TagSet, top_k: int):
+        """Shows `top_k` documents a query, marked by `tag_set`."""
+        self.stops: tuple[str, ...] = (tag_set.query.close,)
+        self._retriever, self._tags, self._top_k = retriever, tag_set, top_k
+        self._closing = f"{tag_set.observation.close}{tag_set.margin}"
+
+    def reset(self, examples: Sequence[Example]) -> None:
+        """Nothing is kept between queries."""
+
+    def read(self, turn: str) -> Query:
+        """Returns the query of a turn by the rules of `rewards/reading.py`."""
+        return reading.read_query(self._tags, turn)
+
+    def step(self, rows: Sequence[int], queries: Sequence[str]) -> list[Reply]:
+        """Returns the documents of each query, or that the retriever failed."""
+        return list(map(self._reply, self._retriever.search(queries, self._top_k)))
+
+    def notice(self, notice: Notice) -> Reply:
+        """Returns an observation that holds no document."""
+        return Reply(tags.write_notice(self._tags, notice.value), self._closing)
+
+    def take_metrics(self) -> Mapping[str, float]:
+        """Returns what the retriever did."""
+        return self._retriever.take_metrics()
+
+    def close(self) -> None:
+        """Closes the retriever."""
+        self._retriever.close()
+
+    def _reply(self, found: Found) -> Reply:
+        if isinstance(found, Failure):
+            return Reply(found.reason, failed=True)
+        documents = [hit.document for hit in found]
+        shown = [(document.title, document.text) for document in documents]
+        return Reply(
+            tags.write_observation(self._tags, shown),
+            self._closing,
+            tuple(document.id for document in documents),
+        )
