@@ -10,6 +10,8 @@
             return [Reply(f"<now>{time.ctime()}</now>") for _ in queries]
         def notice(self, notice):
             return Reply(f"<now>{notice.value}</now>")
+        def describe(self):
+            return {"clock": "of this machine"}
         def take_metrics(self):
             return {}
         def close(self): ...
@@ -21,7 +23,7 @@ reply, counts calls and keeps what must not be trained apart.
 
 import enum
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from grpo_jax.data.examples import Example
 from grpo_jax.rewards.reading import Query
@@ -77,6 +79,10 @@ class Environment(Protocol):
 
     def notice(self, notice: Notice) -> Reply:
         """Returns how a row is told something."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Returns what replies depend on, for the records; JSON can hold it."""
         ...
 
     def take_metrics(self) -> Mapping[str, float]:

@@ -8,6 +8,7 @@ import ast
 import fractions
 import operator
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from grpo_jax.data.examples import Example
 from grpo_jax.environments.base import Notice, Reply
@@ -44,6 +45,10 @@ class Calculator:
     def notice(self, notice: Notice) -> Reply:
         """Returns a result that is a sentence."""
         return _reply(notice.value)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Returns nothing: arithmetic does not change."""
+        return {}
 
     def take_metrics(self) -> Mapping[str, float]:
         """Counts nothing."""

@@ -1,6 +1,7 @@
 """Searching: queries between tags, documents in return."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from grpo_jax.data.examples import Example
 from grpo_jax.environments.base import Notice, Reply
@@ -34,6 +35,10 @@ class Search:
     def notice(self, notice: Notice) -> Reply:
         """Returns an observation that holds no document."""
         return Reply(tags.write_notice(self._tags, notice.value), self._closing)
+
+    def describe(self) -> Mapping[str, Any]:
+        """Returns what the retriever says of itself, and how much is shown."""
+        return {**self._retriever.describe(), "top_k": self._top_k}
 
     def take_metrics(self) -> Mapping[str, float]:
         """Returns what the retriever did."""

@@ -159,7 +159,13 @@ def settings(job: Job, weights: str, seed: int) -> dict[str, Any]:
     asked = [
         [each.example.id, each.tokens, each.example.reference] for each in job.prompts
     ]
-    return {
+    episodes = {}
+    if environment := job.run.environment:
+        episodes = {
+            "episode": dataclasses.asdict(config.episode),
+            "environment": dict(environment.describe()),
+        }
+    return episodes | {
         "weights": weights,
         "prompts": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],
         "samples": config.evaluation.samples,

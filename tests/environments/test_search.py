@@ -55,6 +55,7 @@ def test_documents_of_a_task_are_found_and_shown():
     assert reply.text.strip().startswith("<information>")
     assert "Amp Co" in reply.text and reply.text.endswith(reply.closing)
     assert search.take_metrics()["retrieval/queries"] == 1
+    assert search.describe()["top_k"] == 1 and "corpus" in str(search.describe())
     search.close()
 
 

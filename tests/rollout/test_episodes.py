@@ -51,6 +51,9 @@ class Echo:
     def notice(self, notice):
         return Reply("bb" if notice is Notice.LAST else "ba", "a")
 
+    def describe(self):
+        return {}
+
     def take_metrics(self):
         return {}
 

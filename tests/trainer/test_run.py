@@ -1,5 +1,7 @@
 """What a run is built from: the rewards that its configuration names."""
 
+import dataclasses
+
 import pytest
 
 from grpo_jax import config as c
@@ -20,6 +22,17 @@ def build(weights, cosine_tokens=0):
         reward=reward,
     )
     return runs.build(config.seal())
+
+
+def test_log_probs_are_taken_at_the_sampling_temperature_unless_told_otherwise():
+    run = build({"accuracy": 1.0})
+    sampled_at = c.SamplingConfig(temperature=0.7)
+    rollout = dataclasses.replace(run.config.rollout, sampling=sampled_at)
+    for temperature, expected in ((0.0, 0.7), (1.0, 1.0)):
+        objective = c.ObjectiveConfig(temperature=temperature)
+        config = dataclasses.replace(run.config, rollout=rollout, objective=objective)
+        scorer = dataclasses.replace(run, config=config.seal()).scorer()
+        assert scorer.temperature == expected
 
 
 def test_rewards_of_the_task_and_built_in(capsys):
