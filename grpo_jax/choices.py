@@ -198,6 +198,14 @@ class Similarity(enum.Enum):
     DOT = "dot"
 
 
+class ExpertLoss(enum.Enum):
+    """What the loss does with tokens that an expert wrote in the policy's place."""
+
+    # As if the policy had written them; with one update a rollout their ratio is 1.
+    ON_POLICY = "on_policy"
+    OFF_POLICY = "off_policy"  # -p / (p + shaping_gamma) A, without a ratio
+
+
 class Tags(enum.Enum):
     """How a search agent marks its thoughts, queries and answer: `rewards/tags.py`."""
 

@@ -9,6 +9,7 @@ import dataclasses
 
 from grpo_jax import choices
 from grpo_jax.episode_config import EpisodeConfig
+from grpo_jax.expert_config import ExpertsConfig
 from grpo_jax.guidance_config import GuidanceConfig
 from grpo_jax.monitor_config import MonitorConfig
 from grpo_jax.retrieval_config import RetrievalConfig
@@ -327,6 +328,7 @@ class TrainConfig(Section):
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
+    experts: ExpertsConfig = dataclasses.field(default_factory=ExpertsConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     warm_start: WarmStartConfig = dataclasses.field(default_factory=WarmStartConfig)
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
@@ -373,6 +375,20 @@ class TrainConfig(Section):
                 f"{path}.guidance.fraction {self.guidance.fraction}: guidance does not "
                 "go together with episodes yet; set one of them to nothing"
             )
+        if self.experts.below:
+            for name, used in (
+                ("guidance.fraction", self.guidance.fraction > 0),
+                (
+                    "rollout.zero_variance",
+                    self.rollout.zero_variance is not choices.ZeroVariance.KEEP,
+                ),
+            ):
+                if used:
+                    raise ValueError(
+                        f"{path}.experts.below is {self.experts.below} and "
+                        f"{path}.{name} is in use: experts are seeded into the very "
+                        "groups that it is about; leave one of them out"
+                    )
         room = self.episode.answer_tokens
         if self.episode.environment and room >= self.rollout.max_completion_tokens:
             raise ValueError(

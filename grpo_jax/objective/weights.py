@@ -13,7 +13,7 @@ from collections.abc import Collection
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 
-from grpo_jax.choices import Aggregation, GuidanceLoss, Loss
+from grpo_jax.choices import Aggregation, ExpertLoss, GuidanceLoss, Loss
 from grpo_jax.records import Origin
 
 
@@ -64,6 +64,24 @@ def guidance_origins(
             return (Origin.SAMPLED, Origin.GUIDANCE), ()
         case GuidanceLoss.OFF_POLICY:
             return (Origin.SAMPLED, Origin.GUIDANCE), (Origin.GUIDANCE,)
+
+
+def expert_origins(
+    treatment: ExpertLoss,
+) -> tuple[tuple[Origin, ...], tuple[Origin, ...]]:
+    """Returns what experts add to the two results of `guidance_origins`.
+
+    Args:
+      treatment: what the loss does with rows of experts.
+
+    Source: ON_POLICY is David-GRPO (arXiv 2601.21699), whose program takes old
+    log-probs of these rows from the policy itself; OFF_POLICY is LUFFY (2504.14945).
+    """
+    match treatment:
+        case ExpertLoss.ON_POLICY:
+            return (Origin.EXPERT,), ()
+        case ExpertLoss.OFF_POLICY:
+            return (Origin.EXPERT,), (Origin.EXPERT,)
 
 
 def loss_weights(

@@ -48,6 +48,7 @@ def make_batch(
     max_completion_tokens: int,
     guidance: choices.GuidanceLoss = choices.GuidanceLoss.MASK,
     group_size: int = 1,
+    experts: choices.ExpertLoss | None = None,
 ) -> TrainBatch:
     """Returns the rows of one update with their loss weights.
 
@@ -59,10 +60,14 @@ def make_batch(
       max_completion_tokens: for the aggregation that divides by it.
       guidance: what the loss does with guidance tokens.
       group_size: rows of a group, for the aggregation that averages groups.
+      experts: what the loss does with rows of experts; None where there are none.
 
     Rows without a reward, and truncated rows if the configuration masks them, have no
     weight; the normalisation is over the rows given here.
     """
+    trained = weights.guidance_origins(guidance)[0]
+    if experts is not None:
+        trained += weights.expert_origins(experts)[0]
     row_mask = ~np.isnan(rewards)
     if config.mask_truncated:
         row_mask &= trajectories.finished
@@ -79,7 +84,7 @@ def make_batch(
                 aggregation=config.aggregation,
                 max_completion_tokens=max_completion_tokens,
                 group_size=group_size,
-                trained=weights.guidance_origins(guidance)[0],
+                trained=trained,
             )
         ),
         behavior_log_probs=trajectories.behavior_log_probs,

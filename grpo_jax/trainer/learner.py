@@ -75,7 +75,8 @@ class Learner:
         if params is not None:
             self.state = init_state(params, optimizer, run.model.mesh)
         guided = config.guidance if config.guidance.fraction else None
-        loss = grpo_loss(config.objective, guided)
+        experts = config.experts if config.experts.below else None
+        loss = grpo_loss(config.objective, guided, experts)
         self._update = Update(run.scorer(), loss, optimizer, schedule, self._abstract)
 
     def save(
@@ -142,6 +143,7 @@ class Learner:
                 rollout.max_completion_tokens,
                 config.guidance.loss,
                 rollout.group_size,
+                config.experts.loss if config.experts.below else None,
             )
             micros = self._run.micro_batches(
                 batch,

@@ -30,6 +30,7 @@ from grpo_jax.trainer import (
     metric_names,
     monitors,
     planning,
+    seeding,
     speed,
     stepmetrics,
     tripwires,
@@ -172,9 +173,15 @@ def _step(
     collected = collection.collect(run, learner.state.params, position, step)
     prompts, trajectories, completions, rewards, given = collected.groups
     trained = jax.tree.map(lambda x: x[collected.rows], trajectories)
+    totals, replaced, seeded = collected.totals, [], {}
+    if config.experts.below:
+        limit = position.stages.limit
+        trained, totals, replaced, seeded = seeding.seed(
+            run, prompts, trained, totals, limit
+        )
     with timer("update"):
-        advantages = batches.advantages_of(collected.totals, config)
-        metrics = learner.learn(trained, collected.totals, advantages)
+        advantages = batches.advantages_of(totals, config)
+        metrics = learner.learn(trained, totals, advantages) | seeded
 
     every = config.evaluation.every_steps
     if every and step % every == 0:
@@ -203,6 +210,7 @@ def _step(
     logged = config.trainer.logged_groups
     every_advantage = np.full(len(completions), np.nan)  # of rows not trained on
     every_advantage[collected.rows] = advantages
+    every_advantage[collected.rows[replaced]] = np.nan
     batch = logbook.Batch(prompts, completions, trajectories, rewards, every_advantage)
     shown = prompts if logged < 0 else prompts[:logged]
     logbook.write_rollouts(workdir, step, batch._replace(prompts=shown))

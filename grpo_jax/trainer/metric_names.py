@@ -41,6 +41,7 @@ _WITH_EPISODES = {
     "episode": "calls_max calls_mean failed_fraction malformed_fraction "
     "new_document_fraction no_call_fraction repeated_query_fraction",
 }
+_WITH_EXPERTS = {"expert": "nll seeded_fraction too_long_fraction unknown_fraction"}
 _WITH_SEARCH = {"retrieval": "asked cache_hits failures queries seconds"}
 _WITH_EVALUATION = {
     "evaluation": "completion_tokens_mean greedy",
@@ -65,6 +66,8 @@ def of_run(config: TrainConfig) -> set[str]:
             names.add("guidance/kl")
     if config.episode.environment:
         groups.append(_WITH_EPISODES)
+    if config.experts.below:
+        groups.append(_WITH_EXPERTS)
     if config.episode.environment == "search":
         groups.append(_WITH_SEARCH)
     if config.evaluation.every_steps:

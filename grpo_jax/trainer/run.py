@@ -165,6 +165,11 @@ def build(config: TrainConfig) -> Run:
     model = build_model(config)
     _check_rows(config, model.mesh)
     task = load_task(config.task, config.reward)
+    if config.experts.below and not task.experts:
+        raise ValueError(
+            f"config.experts.below is {config.experts.below} and task {task.name!r} "
+            "knows no expert: set config.task.experts_path, or config.experts.below=0"
+        )
     rewards = _weighted_rewards(config, task)
     environment = open_environment(config, task, model.mesh)
     return Run(config, model, task, rewards, environment)

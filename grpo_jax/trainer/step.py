@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from grpo_jax import choices
-from grpo_jax.config import GuidanceConfig, ObjectiveConfig
+from grpo_jax.config import ExpertsConfig, GuidanceConfig, ObjectiveConfig
 from grpo_jax.objective import divergences, losses, masked, weights
 from grpo_jax.policy import sharding, transformer
 from grpo_jax.records import Origin, TrainBatch, TrainState
@@ -188,16 +188,26 @@ def _make_apply(
     return apply
 
 
-def grpo_loss(config: ObjectiveConfig, guidance: GuidanceConfig | None = None) -> Loss:
+def grpo_loss(
+    config: ObjectiveConfig,
+    guidance: GuidanceConfig | None = None,
+    experts: ExpertsConfig | None = None,
+) -> Loss:
     """Returns the policy-gradient loss of a configuration.
 
     Args:
       config: the loss.
       guidance: how guidance tokens count; None where there are none.
+      experts: how rows of experts count; None where there are none. Never both.
     """
     off_policy_origins: tuple[Origin, ...] = ()
+    shaping_gamma = 1.0
     if guidance is not None:
         off_policy_origins = weights.guidance_origins(guidance.loss)[1]
+        shaping_gamma = guidance.shaping_gamma
+    if experts is not None:
+        off_policy_origins = weights.expert_origins(experts.loss)[1]
+        shaping_gamma = experts.shaping_gamma
 
     def loss(
         log_probs: Array, entropy: Array, batch: TrainBatch
@@ -218,7 +228,7 @@ def grpo_loss(config: ObjectiveConfig, guidance: GuidanceConfig | None = None) -
             kl_coef=config.kl_coef,
             divergence=config.divergence,
             off_policy=off_policy,
-            shaping_gamma=guidance.shaping_gamma if guidance else 1.0,
+            shaping_gamma=shaping_gamma,
         )
         counted = batch.loss_weights != 0
         sampled = counted & (batch.origins == Origin.SAMPLED)
@@ -244,6 +254,9 @@ def grpo_loss(config: ObjectiveConfig, guidance: GuidanceConfig | None = None) -
             sums["loss/kl"] = _mean(seen.kl, sampled)
             maxima["loss/kl_p95"] = masked.quantile(seen.kl, sampled, 0.95)
             maxima["loss/kl_max"] = seen.kl.max()
+        if experts is not None:
+            expert = counted & (batch.origins == Origin.EXPERT)
+            sums["expert/nll"] = _mean(-log_probs, expert)
         if guidance is not None:
             given = batch.origins == Origin.GUIDANCE
             sums["guidance/nll"] = _mean(-log_probs, given)
