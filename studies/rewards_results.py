@@ -192,9 +192,10 @@ def _rewards(values: Sequence[float | None]) -> dict[str, RewardFunction]:
         del completions
         return values
 
-    wave = RewardConfig()
+    config, wave = RewardConfig(), RewardConfig()
+    config.cosine.max_tokens = LIMIT_TOKENS
     wave.cosine.max_tokens = WAVE_CHARACTERS
-    cosine = builtin_rewards(accuracy, RewardConfig(), LIMIT_TOKENS)["cosine"]
+    cosine = builtin_rewards(accuracy, config, LIMIT_TOKENS)["cosine"]
     legacy = builtin_rewards(accuracy, wave, LIMIT_TOKENS)["legacy_open_rs_cosine"]
     return {"accuracy": accuracy, "cosine": cosine, "legacy": legacy}
 
