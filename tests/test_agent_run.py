@@ -89,7 +89,9 @@ def test_episodes_are_evaluated(whole):
     workdir, _ = whole
     done = helpers.run_door("evaluate", f"--workdir={workdir}", "--name=again")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((workdir / "evaluation" / "test_again.json").read_text())
+    found = json.loads((workdir / "evaluation" / "again.json").read_text())
     after = json.loads((workdir / "evaluation" / "after.json").read_text())
     assert found["sampled"] == after["sampled"]
+    lines = (workdir / "evaluation" / "again.jsonl").read_text().splitlines()
+    assert all("text" in turn for line in lines for turn in json.loads(line)["turns"])
     assert found["evidence_recall_mean"] == after["evidence_recall_mean"]

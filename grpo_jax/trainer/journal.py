@@ -118,8 +118,9 @@ class Journal:
             "completion": completion.text,
             "completion_tokens": completion.num_tokens,
             "finished": completion.finished,
-            "turns": [dataclasses.asdict(turn) for turn in completion.turns],
         }
+        if completion.turns:
+            row["turns"] = [dataclasses.asdict(turn) for turn in completion.turns]
         self._rows[key] = row
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -134,7 +135,7 @@ class Journal:
             group=group,
             columns=prompt.example.columns,
             max_tokens=self.settings["max_completion_tokens"],
-            turns=tuple(_turn(turn) for turn in row["turns"]),
+            turns=tuple(_turn(turn) for turn in row.get("turns", ())),
         )
 
 

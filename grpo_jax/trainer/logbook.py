@@ -1,6 +1,7 @@
 """The files of a workdir that are not metrics: configuration, rollouts, evaluations."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
@@ -142,6 +143,8 @@ def _rollout_lines(step: int, batch: Batch) -> str:
             "finished": completion.finished,
             "spans": _spans(trajectories, row),
         }
+        if completion.turns:
+            line["turns"] = [dataclasses.asdict(turn) for turn in completion.turns]
         samples[completion.group] += 1
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
@@ -167,6 +170,8 @@ def write_evaluation(
             "completion_tokens": completion.num_tokens,
             "finished": completion.finished,
         }
+        if completion.turns:
+            line["turns"] = [dataclasses.asdict(turn) for turn in completion.turns]
         lines.append(json.dumps(line, ensure_ascii=False))
     path = workdir / "evaluation" / f"{result['name']}.json"
     # The usual temporary name is that of the journal, which may still be needed.

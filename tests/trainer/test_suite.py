@@ -15,6 +15,7 @@ from grpo_jax.tasks import benchmarks
 from grpo_jax.trainer import evaluation, logbook, policies, suite
 from grpo_jax.trainer import model as models
 from grpo_jax.trainer.journal import Journal
+from grpo_jax.trainer.run import Run
 from tests import helpers
 
 WORDS = "one two three four five six seven eight nine ten"
@@ -156,10 +157,10 @@ def test_stopped_anywhere_it_gives_the_same_numbers(
                 raise KeyboardInterrupt
             return original(*arguments, **more)
 
-        original = evaluation.session.complete
+        original = Run.write
         journal = Journal(folder / f"{name}.json", settings)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(evaluation.session, "complete", decode)
+            patch.setattr(Run, "write", decode)
             result, graded = evaluation.evaluate(
                 job.run, view, job.prompts, name="x", split="s", step=0, journal=journal
             )
