@@ -28,6 +28,7 @@ from grpo_jax.trainer.metrics import plain
 _FREE_TO_CHANGE = (
     "config.checkpoint.",
     "config.evaluation.every_steps",
+    "config.evaluation.patience",
     "config.mesh.",
     "config.monitor.",
     "config.policy.attention",

@@ -304,6 +304,12 @@ def _print_results(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
         terminal.choose_samples([json.loads(line) for line in lines]),
         workdir / "report.html",
     )
+    if best := evaluations["best"]:
+        rate = best["sampled"]["pass@1"]["mean"]
+        terminal.say(
+            f"best by validation (--checkpoint=best): step {best['step']}, pass@1 "
+            f"{rate:.1%} of the test problems"
+        )
     if summary["stopped"] == _STALLED:
         terminal.say(f"ended at step {summary['steps']}: {_STALLED}")
     elif summary["stopped"] != "finished":
