@@ -157,7 +157,7 @@ def test_arms_are_compared_at_equal_steps_tokens_and_seconds(tmp_path):
     assert (tmp_path / "results.svg").read_text().startswith("<svg")
 
 
-@pytest.mark.system
+@pytest.mark.slow
 def test_a_run_trains_what_it_starts_from_and_is_not_run_twice(tmp_path):
     overrides = ["--config.warm_start.steps=1", "--config.trainer.steps=1"]
     overrides += [
