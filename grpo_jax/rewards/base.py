@@ -37,6 +37,19 @@ class Turn:
             raise ValueError(f"a failed retrieval has no documents: {self!r:.200}")
 
 
+def turns_to_row(turns: Sequence[Turn]) -> dict[str, Any]:
+    """Returns the field of a JSON row that holds turns; none where there are none."""
+    return {"turns": [dataclasses.asdict(turn) for turn in turns]} if turns else {}
+
+
+def turns_of_row(row: Mapping[str, Any]) -> tuple[Turn, ...]:
+    """Returns the turns that `turns_to_row` put into a row."""
+    return tuple(
+        Turn(**{**fields, "document_ids": tuple(fields["document_ids"])})
+        for fields in row.get("turns", ())
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Completion:
     """One finished completion, as a reward function sees it.

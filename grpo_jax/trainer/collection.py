@@ -116,9 +116,7 @@ def _complete(
             )
         else:
             size = run.config.rollout.group_size
-            requests = groups.group_requests(prompts, size, limit)
-            examples = [prompt.example for prompt in prompts for _ in range(size)]
-            rows, turns = run.write(at, requests, examples)
+            rows, turns = run.write(at, prompts, size, limit)
             trajectories = at.trajectories(rows)
     with position.timer("reward"):
         completions = groups.completions(

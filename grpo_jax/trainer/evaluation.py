@@ -143,9 +143,7 @@ def grade(
         at = run.session(
             setup, view, sampling=sampling, key=run.model.key(EVALUATION), step=seed
         )
-        requests = groups.group_requests(some, samples)
-        examples = [prompt.example for prompt in some for _ in range(samples)]
-        rows, turns = run.write(at, requests, examples)
+        rows, turns = run.write(at, some, samples)
         return groups.completions(
             at.trajectories(rows),
             some,

@@ -5,7 +5,6 @@ one line a completion. Opened again under the same settings it gives back what i
 under others it begins anew.
 """
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -14,7 +13,7 @@ from typing import Any, TextIO
 
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.reporting import terminal
-from grpo_jax.rewards.base import Completion, Turn
+from grpo_jax.rewards.base import Completion, turns_of_row, turns_to_row
 
 Settings = dict[str, Any]
 # Completions made at once, in multiples of the rows that are decoded at once: while the
@@ -118,9 +117,8 @@ class Journal:
             "completion": completion.text,
             "completion_tokens": completion.num_tokens,
             "finished": completion.finished,
+            **turns_to_row(completion.turns),
         }
-        if completion.turns:
-            row["turns"] = [dataclasses.asdict(turn) for turn in completion.turns]
         self._rows[key] = row
         self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -135,13 +133,8 @@ class Journal:
             group=group,
             columns=prompt.example.columns,
             max_tokens=self.settings["max_completion_tokens"],
-            turns=tuple(_turn(turn) for turn in row.get("turns", ())),
+            turns=turns_of_row(row),
         )
-
-
-def _turn(fields: dict[str, Any]) -> Turn:
-    fields = fields | {"document_ids": tuple(fields["document_ids"])}
-    return Turn(**fields)
 
 
 def _parse(path: pathlib.Path, text: str) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The files of a workdir that are not metrics: configuration, rollouts, evaluations."""
 
 import collections
-import dataclasses
 import json
 import os
 import pathlib
@@ -17,7 +16,7 @@ from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.records import Origin, Trajectories
 from grpo_jax.reporting.files import write_atomically
-from grpo_jax.rewards.base import Completion
+from grpo_jax.rewards.base import Completion, turns_to_row
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer.evaluation import Graded
 from grpo_jax.trainer.metrics import plain
@@ -143,9 +142,8 @@ def _rollout_lines(step: int, batch: Batch) -> str:
             "completion_tokens": completion.num_tokens,
             "finished": completion.finished,
             "spans": _spans(trajectories, row),
+            **turns_to_row(completion.turns),
         }
-        if completion.turns:
-            line["turns"] = [dataclasses.asdict(turn) for turn in completion.turns]
         samples[completion.group] += 1
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines)
@@ -170,9 +168,8 @@ def write_evaluation(
             "accuracy": plain(accuracy),
             "completion_tokens": completion.num_tokens,
             "finished": completion.finished,
+            **turns_to_row(completion.turns),
         }
-        if completion.turns:
-            line["turns"] = [dataclasses.asdict(turn) for turn in completion.turns]
         lines.append(json.dumps(line, ensure_ascii=False))
     path = workdir / "evaluation" / f"{result['name']}.json"
     # The usual temporary name is that of the journal, which may still be needed.

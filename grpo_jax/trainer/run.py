@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from jaxtyping import Array, Key
 
 from grpo_jax.config import TrainConfig
-from grpo_jax.data.examples import Example
+from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.environments.base import Environment
 from grpo_jax.environments.load import open_environment
 from grpo_jax.policy import sharding, transformer
@@ -17,13 +17,12 @@ from grpo_jax.reporting import terminal
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import RewardFunction, Turn
 from grpo_jax.rewards.builtin import builtin_rewards
-from grpo_jax.rollout import episodes, stops
+from grpo_jax.rollout import episodes, groups, stops
 from grpo_jax.rollout.episodes import Speech
 from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.setup import Setup
 from grpo_jax.rollout.stops import StopTable
-from grpo_jax.rollout.texts import Request
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.load import load_task
 from grpo_jax.trainer import batch as batches
@@ -65,18 +64,24 @@ class Run:
         return Session(setup, view, sampling=sampling, key=key, step=step, stops=table)
 
     def write(
-        self, session: Session, requests: Sequence[Request], examples: Sequence[Example]
+        self,
+        session: Session,
+        prompts: Sequence[EncodedPrompt],
+        samples: int,
+        max_tokens: int = 0,
     ) -> tuple[list[int], list[tuple[Turn, ...]]]:
-        """Completes requests, in episodes if there is an environment.
+        """Completes prompts, in episodes if there is an environment.
 
         Args:
           session: of this run.
-          requests: what to complete.
-          examples: of the requests.
+          prompts: what to complete.
+          samples: completions of each, which are adjacent.
+          max_tokens: longest completion; 0 is the session's.
 
         Returns:
           Numbers of the rows, and their turns; none without an environment.
         """
+        requests = groups.group_requests(prompts, samples, max_tokens)
         if self.environment is None:
             rows = session.submit(requests)
             session.run()
@@ -84,7 +89,7 @@ class Run:
         return episodes.converse(
             session,
             requests,
-            examples,
+            [prompt.example for prompt in prompts for _ in range(samples)],
             self.environment,
             self._speech_and_stops[0],
             self.config.episode,

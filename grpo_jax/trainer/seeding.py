@@ -93,10 +93,8 @@ def seed(
 
 
 def _row(run: Run, prompt: EncodedPrompt) -> _Row:
-    tags, turns = (
-        tag_set(run.config.task.tags),
-        run.task.experts[prompt.example.id],
-    )
+    tags = tag_set(run.config.task.tags)
+    turns = run.task.experts[prompt.example.id]
     tokens, origins = [], []
     for segment in experts.segments(tags, turns):
         ids = run.model.tokenizer.encode(segment.text)
