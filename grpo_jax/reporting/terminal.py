@@ -147,6 +147,7 @@ def print_results(
     samples: Sequence[Row],
     report: Path | None,
     *,
+    notes: Sequence[str] = (),
     quiet: bool = False,
     console: Console | None = None,
 ) -> None:
@@ -157,6 +158,7 @@ def print_results(
       after: the same at the end.
       samples: rows of rollouts/STEP.jsonl; `choose_samples` picks them.
       report: the HTML page; None if it was not written.
+      notes: what else there is to say, a line each.
       quiet: prints nothing; set on every host but the first.
       console: where to print; stdout if None.
     """
@@ -169,8 +171,11 @@ def print_results(
     for row in samples:
         console.print()
         console.print(sample_text(row))
-    if report is not None:
+    if notes or report is not None:
         console.print()
+    for note in notes:
+        console.print(Text(note), soft_wrap=True)
+    if report is not None:
         # Never wrapped: a path must survive copying.
         console.print(Text(f"report: {report}"), soft_wrap=True)
 

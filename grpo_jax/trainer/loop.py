@@ -298,22 +298,24 @@ def _print_results(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
     evaluations = summary["evaluation"]
     rollouts = workdir / "rollouts" / f"{summary['steps']:06d}.jsonl"
     lines = rollouts.read_text().splitlines() if rollouts.exists() else []
+    notes = []
+    if best := evaluations["best"]:
+        rate = best["sampled"]["pass@1"]["mean"]
+        notes.append(
+            f"best by validation (--checkpoint=best): step {best['step']}, pass@1 "
+            f"{rate:.1%} of the test problems"
+        )
+    if summary["stopped"] == _STALLED:
+        notes.append(f"ended at step {summary['steps']}: {_STALLED}")
+    elif summary["stopped"] != "finished":
+        notes.append(
+            f"stopped after step {summary['steps']} ({summary['stopped']}): "
+            + tripwires.way_on(summary["stopped"])
+        )
     terminal.print_results(
         evaluations["before"],
         evaluations["after"],
         terminal.choose_samples([json.loads(line) for line in lines]),
         workdir / "report.html",
+        notes=notes,
     )
-    if best := evaluations["best"]:
-        rate = best["sampled"]["pass@1"]["mean"]
-        terminal.say(
-            f"best by validation (--checkpoint=best): step {best['step']}, pass@1 "
-            f"{rate:.1%} of the test problems"
-        )
-    if summary["stopped"] == _STALLED:
-        terminal.say(f"ended at step {summary['steps']}: {_STALLED}")
-    elif summary["stopped"] != "finished":
-        terminal.say(
-            f"stopped after step {summary['steps']} ({summary['stopped']}): "
-            + tripwires.way_on(summary["stopped"])
-        )

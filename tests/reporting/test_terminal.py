@@ -210,3 +210,9 @@ def test_samples_are_of_different_groups_and_spread_by_reward():
     assert [(row["group"], row["sample"]) for row in chosen] == [(0, 0), (2, 0), (4, 0)]
     assert len(terminal.choose_samples(rows[:3])) == 1
     assert terminal.choose_samples([]) == []
+
+
+def test_notes_stand_above_the_report(capsys):
+    notes = ["best: step 3", "ended at step 9: because"]
+    terminal.print_results(None, None, [], Path("r.html"), notes=notes)
+    assert capsys.readouterr().out.split("\n")[1:] == [*notes, "report: r.html", ""]
