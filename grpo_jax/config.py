@@ -9,6 +9,7 @@ import dataclasses
 
 from grpo_jax import choices
 from grpo_jax.episode_config import EpisodeConfig
+from grpo_jax.expansion_config import ExpansionConfig
 from grpo_jax.expert_config import ExpertsConfig
 from grpo_jax.guidance_config import GuidanceConfig
 from grpo_jax.monitor_config import MonitorConfig
@@ -329,6 +330,7 @@ class TrainConfig(Section):
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
     guidance: GuidanceConfig = dataclasses.field(default_factory=GuidanceConfig)
     experts: ExpertsConfig = dataclasses.field(default_factory=ExpertsConfig)
+    expansion: ExpansionConfig = dataclasses.field(default_factory=ExpansionConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     warm_start: WarmStartConfig = dataclasses.field(default_factory=WarmStartConfig)
     trainer: TrainerConfig = dataclasses.field(default_factory=TrainerConfig)
@@ -375,20 +377,18 @@ class TrainConfig(Section):
                 f"{path}.guidance.fraction {self.guidance.fraction}: guidance does not "
                 "go together with episodes yet; set one of them to nothing"
             )
-        if self.experts.below:
-            for name, used in (
-                ("guidance.fraction", self.guidance.fraction > 0),
-                (
-                    "rollout.zero_variance",
-                    self.rollout.zero_variance is not choices.ZeroVariance.KEEP,
-                ),
-            ):
-                if used:
-                    raise ValueError(
-                        f"{path}.experts.below is {self.experts.below} and "
-                        f"{path}.{name} is in use: experts are seeded into the very "
-                        "groups that it is about; leave one of them out"
-                    )
+        if self.experts.below and self.guidance.fraction:
+            raise ValueError(
+                f"{path}.experts.below is {self.experts.below} and "
+                f"{path}.guidance.fraction is in use: experts are seeded into the very "
+                "groups that it is about; leave one of them out"
+            )
+        if self.expansion.continuations and not self.episode.environment:
+            raise ValueError(
+                f"{path}.expansion.continuations is {self.expansion.continuations} and "
+                f"{path}.episode.environment is empty: only episodes are continued; "
+                "set it to 'search', or the first to 0"
+            )
         room = self.episode.answer_tokens
         if self.episode.environment and room >= self.rollout.max_completion_tokens:
             raise ValueError(

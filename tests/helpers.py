@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from grpo_jax import choices
-from grpo_jax.policy import transformer
+from grpo_jax.policy import sharding, transformer
 from grpo_jax.policy.presets import Architecture, RopeScaling
 from grpo_jax.records import Origin, Trajectories
 from grpo_jax.rollout import session
@@ -143,6 +143,14 @@ def session_of(
         stops=stops,
         hold=hold,
     )
+
+
+def spread(model: Model, mesh: jax.sharding.Mesh) -> Model:
+    """The model with its view on the devices of a mesh."""
+    with jax.set_mesh(mesh):
+        places = sharding.param_shardings(mesh, model.params, axes=("tensor",))
+        view = view_of(model.arch, jax.device_put(model.params, places))
+    return dataclasses.replace(model, view=view)
 
 
 def run_out(at: session.Session) -> session.Session:

@@ -25,6 +25,7 @@ FLAGS = (
     "--config.rollout.max_completion_tokens=400",
     "--config.episode.turn_tokens=12",
     "--config.experts.below=1.0",
+    "--config.expansion.continuations=2",
     "--config.evaluation.every_steps=0",
     "--config.evaluation.greedy=false",
     "--config.checkpoint.every_steps=1",
@@ -67,13 +68,27 @@ def test_a_step_says_what_its_agents_did(whole):
         assert line["episode/calls_mean"] >= 0 and line["episode/failed_fraction"] == 0
         assert line["expert/seeded_fraction"] > 0.5  # hardly anything is right yet
         assert line["expert/nll"] > 0
-        assert line["retrieval/queries"] == line["episode/calls_mean"] * 16
+        # Every group goes on, and what it asks then is not among the rollouts' calls.
+        assert line["expansion/expanded_fraction"] == 1
+        assert line["expansion/continuations"] == 8
+        assert line["retrieval/queries"] >= line["episode/calls_mean"] * 16
+        assert 0 < line["expansion/generated_tokens"] < line["rollout/generated_tokens"]
     rows = [
         json.loads(line)
         for line in (workdir / "rollouts" / "000001.jsonl").read_text().splitlines()
     ]
-    seeded = [row for row in rows if row["advantage"] is None]
-    assert len(seeded) == lines[0]["expert/seeded_fraction"] * 4
+    replaced = [row for row in rows if row["advantage"] is None]
+    instead = [row for row in rows if "note" in row]
+    assert len(replaced) == len(instead) >= lines[0]["expert/seeded_fraction"] * 4
+    assert all(row["advantage"] is not None and row["turns"] for row in instead)
+    sampled = [
+        end - start
+        for row in rows
+        for origin, start, end in row["spans"]
+        if origin == "sampled" and "note" not in row
+    ]
+    drawn = lines[0]["rollout/generated_tokens"]
+    assert sum(sampled) == drawn - lines[0]["expansion/generated_tokens"]
     shown = [row for row in rows for span in row["spans"] if span[0] == "observation"]
     assert shown  # notices at least: most queries cannot be read yet
 

@@ -3,7 +3,7 @@
     class Clock:
         stops = ("</time>",)
 
-        def reset(self, examples): ...
+        def reset(self, examples, histories): ...
         def read(self, turn):
             return Query("now", malformed=False)
         def step(self, rows, queries):
@@ -62,8 +62,14 @@ class Environment(Protocol):
 
     stops: tuple[str, ...]
 
-    def reset(self, examples: Sequence[Example]) -> None:
-        """Begins episodes: row i of `step` works on `examples[i]`."""
+    def reset(
+        self, examples: Sequence[Example], histories: Sequence[Sequence[str]]
+    ) -> None:
+        """Begins episodes: row i of `step` works on `examples[i]`.
+
+        `histories[i]` is what it has asked already: an episode can go on from the
+        middle of another. They are empty where episodes begin anew.
+        """
         ...
 
     def read(self, turn: str) -> Query:

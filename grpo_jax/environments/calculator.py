@@ -30,7 +30,9 @@ class Calculator:
 
     stops: tuple[str, ...] = ("</calc>",)
 
-    def reset(self, examples: Sequence[Example]) -> None:
+    def reset(
+        self, examples: Sequence[Example], histories: Sequence[Sequence[str]]
+    ) -> None:
         """Nothing is kept between queries."""
 
     def read(self, turn: str) -> Query:

@@ -21,7 +21,9 @@ class Search:
         self._retriever, self._tags, self._top_k = retriever, tag_set, top_k
         self._closing = f"{tag_set.observation.close}{tag_set.margin}"
 
-    def reset(self, examples: Sequence[Example]) -> None:
+    def reset(
+        self, examples: Sequence[Example], histories: Sequence[Sequence[str]]
+    ) -> None:
         """Nothing is kept between queries."""
 
     def read(self, turn: str) -> Query:

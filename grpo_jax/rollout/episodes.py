@@ -45,18 +45,24 @@ class _Episode:
 
     Attributes:
       row: of the session.
+      request: what it completes.
+      example: what it works on.
       limit: of its length.
       start: of the turn that is being written.
+      copied: tokens that it took over from another row, prompt included.
       turns: so far.
-      calls: replies and notices that counted so far.
+      ends: length of the row behind each reply or notice; the i-th follows turn i.
       last: the turn that is being written may ask nothing more.
     """
 
     row: int
+    request: Request
+    example: Example
     limit: int
     start: int
+    copied: int = 0
     turns: list[Turn] = dataclasses.field(default_factory=list)
-    calls: int = 0
+    ends: list[int] = dataclasses.field(default_factory=list)
     last: bool = False
 
 
@@ -67,66 +73,15 @@ class _Asked(NamedTuple):
     replies: concurrent.futures.Future[Sequence[Reply]]
 
 
-def converse(
-    session: Session,
-    requests: Sequence[Request],
-    examples: Sequence[Example],
-    environment: Environment,
-    speech: Speech,
-    config: EpisodeConfig,
-) -> tuple[list[int], list[tuple[Turn, ...]]]:
-    """Writes an episode for every request; returns their rows and their turns.
+class Conversation:
+    """Rows of a session, and the environment that answers them.
 
-    Args:
-      session: stops at the stops of the environment.
-      requests: what to complete.
-      examples: of the requests, for the environment.
-      environment: answers.
-      speech: the tokenizer's.
-      config: limits.
-
-    Raises:
-      ConnectionError: the environment failed for every query, and there were some.
+    rows = conversation.begin(requests, examples)
+    conversation.run()
+    conversation.turns(rows[0])
+    again = conversation.branch(rows[0], 1, sample=8)    behind its first reply
+    conversation.run()
     """
-    environment.reset(examples)
-    rows = session.submit(requests)
-    episodes = {row: _begin(session, row) for row in rows}
-    numbers = {row: number for number, row in enumerate(rows)}
-    for episode in episodes.values():
-        _bound_turn(session, episode, config)
-    talk = _Talk(session, environment, speech, config)
-    asked: _Asked | None = None
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        while session.active or asked:
-            stopped = session.advance() if session.active else []
-            if asked:
-                talk.answer(asked)
-            ended = [episodes[row] for row in stopped]
-            calls = [each for each in ended if talk.end_turn(each)]
-            asked = None
-            if calls:
-                places = [numbers[each.row] for each in calls]
-                queries = [each.turns[-1].query for each in calls]
-                replies = thread.submit(environment.step, places, queries)
-                asked = _Asked(calls, replies)
-    talk.check()
-    return rows, [tuple(episodes[row].turns) for row in rows]
-
-
-def _begin(session: Session, row: int) -> _Episode:
-    texts = session.texts
-    return _Episode(row, int(texts.limits[row]), int(texts.prompt_lengths[row]))
-
-
-def _bound_turn(session: Session, episode: _Episode, config: EpisodeConfig) -> None:
-    """Limits the turn that begins."""
-    length = int(session.texts.lengths[episode.row])
-    most = length + config.turn_tokens if config.turn_tokens else episode.limit
-    session.texts.limits[episode.row] = min(most, episode.limit)
-
-
-class _Talk:
-    """What is said between rows and the environment."""
 
     def __init__(
         self,
@@ -135,12 +90,120 @@ class _Talk:
         speech: Speech,
         config: EpisodeConfig,
     ):
+        """Starts without rows.
+
+        Args:
+          session: stops at the stops of the environment.
+          environment: answers.
+          speech: the tokenizer's.
+          config: limits.
+        """
         self._session, self._environment = session, environment
-        self._speech = speech
-        self._config = config
+        self._speech, self._config = speech, config
+        self._episodes: dict[int, _Episode] = {}
+        self._new: list[_Episode] = []  # that `run` has not seen
         self._calls, self._failures, self._reason = 0, 0, ""
 
-    def end_turn(self, episode: _Episode) -> bool:
+    def begin(
+        self, requests: Sequence[Request], examples: Sequence[Example]
+    ) -> list[int]:
+        """Queues an episode for every request; returns their rows.
+
+        Args:
+          requests: what to complete.
+          examples: of the requests, for the environment.
+        """
+        rows = self._session.submit(requests)
+        texts = self._session.texts
+        for row, request, example in zip(rows, requests, examples, strict=True):
+            limit, start = int(texts.limits[row]), int(texts.prompt_lengths[row])
+            self._add(_Episode(row, request, example, limit, start))
+        return rows
+
+    def branch(self, row: int, replies: int, *, sample: int) -> int:
+        """Queues another row that goes on behind one of a row's replies.
+
+        Args:
+          row: an episode that has ended.
+          replies: that it keeps, with the turns before them; 0 begins anew. They count
+            as calls.
+          sample: index of the new row among the completions of its prompt.
+        """
+        parent, texts = self._episodes[row], self._session.texts
+        start = int(texts.prompt_lengths[row])
+        if replies:
+            start = parent.ends[replies - 1]
+        texts.limits[row] = parent.limit  # else that of its last turn
+        new = self._session.clone(
+            row, start, prompt_id=parent.request.prompt_id, sample=sample
+        )
+        self._add(
+            dataclasses.replace(
+                parent,
+                row=new,
+                start=start,
+                copied=start,
+                turns=parent.turns[:replies],
+                ends=parent.ends[:replies],
+                last=False,
+            )
+        )
+        return new
+
+    def copied(self, row: int) -> int:
+        """Returns how many tokens a branch took over; 0 of a row that began anew."""
+        return self._episodes[row].copied
+
+    def turns(self, row: int) -> tuple[Turn, ...]:
+        """Returns what a row wrote and asked so far."""
+        return tuple(self._episodes[row].turns)
+
+    def run(self) -> None:
+        """Lets rows write until none of them lives or waits.
+
+        Raises:
+          ConnectionError: the environment failed for every query so far.
+        """
+        new, self._new = self._new, []
+        numbers = {each.row: number for number, each in enumerate(new)}
+        self._environment.reset(
+            [each.example for each in new],
+            [[turn.query for turn in each.turns if turn.query] for each in new],
+        )
+        asked: _Asked | None = None
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            while self._session.active or asked:
+                stopped = self._session.advance() if self._session.active else []
+                if asked:
+                    self._answer(asked)
+                ended = [self._episodes[row] for row in stopped]
+                calls = [each for each in ended if self._end_turn(each)]
+                asked = None
+                if calls:
+                    places = [numbers[each.row] for each in calls]
+                    queries = [each.turns[-1].query for each in calls]
+                    replies = thread.submit(self._environment.step, places, queries)
+                    asked = _Asked(calls, replies)
+        if self._calls and self._failures == self._calls:
+            raise ConnectionError(
+                f"the environment failed for all {self._calls} queries of a rollout, "
+                f"the last time: {self._reason}"
+            )
+
+    def _add(self, episode: _Episode) -> None:
+        self._episodes[episode.row] = episode
+        self._new.append(episode)
+        self._bound_turn(episode)
+
+    def _bound_turn(self, episode: _Episode) -> None:
+        """Limits the turn that begins."""
+        texts, most = self._session.texts, episode.limit
+        if self._config.turn_tokens:
+            length = int(texts.lengths[episode.row])
+            most = min(most, length + self._config.turn_tokens)
+        texts.limits[episode.row] = most
+
+    def _end_turn(self, episode: _Episode) -> bool:
         """Records a turn; returns whether it asks something that is to be answered.
 
         A row that asks although it must not is finished, one whose query cannot be read
@@ -154,7 +217,7 @@ class _Talk:
             episode.turns.append(Turn(text))
             return False
         query, malformed = self._environment.read(text)
-        no_calls_left = episode.calls >= self._config.max_calls
+        no_calls_left = len(episode.ends) >= self._config.max_calls
         if episode.last or no_calls_left or malformed:
             # What is not answered was not asked, as far as records go.
             episode.turns.append(Turn(text, malformed=malformed))
@@ -162,18 +225,16 @@ class _Talk:
                 self._session.finish(episode.row)
                 return False
             episode.last = no_calls_left
-            episode.calls += 1
             notice = Notice.LAST if no_calls_left else Notice.MALFORMED
             self._splice(episode, self._environment.notice(notice))
             return False
         episode.turns.append(Turn(text, query))
         return True
 
-    def answer(self, asked: _Asked) -> None:
+    def _answer(self, asked: _Asked) -> None:
         """Shows rows what they asked for; waits for it if it is not there yet."""
         for episode, reply in zip(asked.episodes, asked.replies.result(), strict=True):
             self._calls += 1
-            episode.calls += 1
             turn = episode.turns[-1]
             if reply.failed:
                 self._failures, self._reason = self._failures + 1, reply.text
@@ -184,14 +245,6 @@ class _Talk:
                 episode.turns[-1] = dataclasses.replace(
                     turn, document_ids=reply.document_ids
                 )
-
-    def check(self) -> None:
-        """Raises a ConnectionError where nothing that was asked was answered."""
-        if self._calls and self._failures == self._calls:
-            raise ConnectionError(
-                f"the environment failed for all {self._calls} queries of a rollout, "
-                f"the last time: {self._reason}"
-            )
 
     def _splice(self, episode: _Episode, reply: Reply) -> bool:
         """Shows a row a reply and lets it go on; returns False where it has no room."""
@@ -209,7 +262,8 @@ class _Talk:
         session.texts.limits[row] = episode.limit
         session.append(row, tokens)
         episode.start = int(session.texts.lengths[row])
-        _bound_turn(session, episode, config)
+        episode.ends.append(episode.start)
+        self._bound_turn(episode)
         session.resume(row)
         return True
 

@@ -7,6 +7,7 @@ sampling, DAPO, arXiv 2503.14476).
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,21 +20,24 @@ from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.policy import transformer
 from grpo_jax.records import Trajectories
 from grpo_jax.rewards import scoring
-from grpo_jax.rewards.base import Completion, Turn
+from grpo_jax.rewards.base import Completion
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.rollout import groups
 from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.setup import RolloutStats
-from grpo_jax.trainer import guidance, stepmetrics
+from grpo_jax.trainer import expansion, guidance, seeding, stepmetrics
 from grpo_jax.trainer.guidance import Given
 from grpo_jax.trainer.model import ROLLOUT
 from grpo_jax.trainer.position import Position
-from grpo_jax.trainer.run import Run
+from grpo_jax.trainer.run import Run, Written
+from grpo_jax.trainer.substitutes import Substitute, put_rows, put_totals
 
 
 class Groups(NamedTuple):
     """Completed and scored prompts; the rows of a prompt are adjacent.
+
+    All but the last three fields are what the policy was asked to write.
 
     Attributes:
       prompts: one a group.
@@ -41,6 +45,9 @@ class Groups(NamedTuple):
       completions: what the rewards saw of each row.
       rewards: of each row.
       given: what guided rows started from; None without guidance.
+      substitutes: what replaces some of the rows in the update.
+      expansion: what `expansion.expand` counted.
+      seeding: what `seeding.seed` counted.
     """
 
     prompts: list[EncodedPrompt]
@@ -48,6 +55,14 @@ class Groups(NamedTuple):
     completions: list[Completion]
     rewards: RewardTable
     given: Given | None
+    substitutes: list[Substitute]
+    expansion: Counter[str]
+    seeding: Counter[str]
+
+    @property
+    def totals(self) -> Float[np.ndarray, " B"]:
+        """Rewards as the update has them."""
+        return put_totals(self.rewards.totals, self.substitutes)
 
 
 class Collected(NamedTuple):
@@ -55,13 +70,15 @@ class Collected(NamedTuple):
 
     Attributes:
       groups: all of them, in the order in which they were drawn.
-      rows: those of the update, in whole groups; always as many.
+      rows: places of those of the update, in whole groups; always as many.
+      trajectories: what is in these places, substitutes included.
       totals: rewards of these rows; NaN where a group is left out of the loss.
       stats: what the sampler did.
     """
 
     groups: Groups
     rows: Int[np.ndarray, " B"]
+    trajectories: Trajectories
     totals: Float[np.ndarray, " B"]
     stats: RolloutStats
 
@@ -100,15 +117,17 @@ def collect(
             teach = np.append(teach, _teaches(run, parts[-1]))
     everything = _join(parts)
     rows, totals = _choose(run, everything, teach)
-    return Collected(everything, rows, totals, at.stats)
+    changed = put_rows(everything.trajectories, everything.substitutes)
+    trained = jax.tree.map(lambda x: x[rows], changed)
+    return Collected(everything, rows, trained, totals, at.stats)
 
 
 def _complete(
     run: Run, at: Session, prompts: list[EncodedPrompt], position: Position, step: int
 ) -> Groups:
-    """Completes and scores a group of every prompt."""
+    """Completes and scores a group of every prompt, and finds what replaces rows."""
     guide, limit, given = position.guide, position.stages.limit, None
-    turns: list[tuple[Turn, ...]] = []
+    written = Written([], [], None)
     with position.timer("rollout"):
         if guide:
             trajectories, given = guidance.roll_out(
@@ -116,14 +135,25 @@ def _complete(
             )
         else:
             size = run.config.rollout.group_size
-            rows, turns = run.write(at, prompts, size, limit)
-            trajectories = at.trajectories(rows)
+            written = run.write(at, prompts, size, limit)
+            trajectories = at.trajectories(written.rows)
     with position.timer("reward"):
         completions = groups.completions(
-            trajectories, prompts, run.model.tokenizer, limit, turns
+            trajectories, prompts, run.model.tokenizer, limit, written.turns
         )
         rewards = scoring.score(completions, run.rewards)
-    return Groups(prompts, trajectories, completions, rewards, given)
+    better, ledger, seeded, counts = [], Counter(), [], Counter()
+    if run.config.expansion.continuations:
+        better, ledger = expansion.expand(
+            run, at, written, prompts, completions, rewards.totals, position.timer
+        )
+    if run.config.experts.below:
+        totals = put_totals(rewards.totals, better)
+        seeded, counts = seeding.seed(run, prompts, totals, limit)
+    substitutes = better + seeded
+    return Groups(
+        prompts, trajectories, completions, rewards, given, substitutes, ledger, counts
+    )
 
 
 def _teaches(run: Run, part: Groups) -> Bool[np.ndarray, " N"]:
@@ -131,8 +161,10 @@ def _teaches(run: Run, part: Groups) -> Bool[np.ndarray, " N"]:
     config = run.config.rollout
     if config.zero_variance is choices.ZeroVariance.KEEP:
         return np.ones(len(part.prompts), bool)
-    name = config.variance_reward
-    values = part.rewards.values[:, part.rewards.names.index(name)]
+    column = part.rewards.names.index(config.variance_reward)
+    values = part.rewards.values[:, column].copy()
+    for each in part.substitutes:
+        values[each.place] = each.values[column]
     return ~stepmetrics.groups_agree(values, config.group_size)
 
 
@@ -156,7 +188,7 @@ def _choose(
     taken.sort()
     rows = (taken[:, None] * config.group_size + np.arange(config.group_size)).ravel()
     silent = np.repeat(~teach[taken], config.group_size)
-    return rows, np.where(silent, np.nan, everything.rewards.totals[rows])
+    return rows, np.where(silent, np.nan, everything.totals[rows])
 
 
 def _join(parts: Sequence[Groups]) -> Groups:
@@ -164,11 +196,15 @@ def _join(parts: Sequence[Groups]) -> Groups:
     if len(parts) == 1:
         return parts[0]
     tables = [part.rewards for part in parts]
-    completions, first = [], 0
+    completions, substitutes, first = [], [], 0
     for part in parts:
-        completions += [
-            dataclasses.replace(each, group=first + each.group)
-            for each in part.completions
+        rows = len(completions)
+        completions += [_later(each, first) for each in part.completions]
+        substitutes += [
+            each._replace(
+                place=rows + each.place, completion=_later(each.completion, first)
+            )
+            for each in part.substitutes
         ]
         first += len(part.prompts)
     given = [part.given for part in parts if part.given]
@@ -184,4 +220,12 @@ def _join(parts: Sequence[Groups]) -> Groups:
             np.concatenate([each.totals for each in tables]),
         ),
         given=guidance.join(given) if given else None,
+        substitutes=substitutes,
+        expansion=sum((part.expansion for part in parts), Counter()),
+        seeding=sum((part.seeding for part in parts), Counter()),
     )
+
+
+def _later(completion: Completion, groups: int) -> Completion:
+    """Returns a completion whose group comes after `groups` others."""
+    return dataclasses.replace(completion, group=groups + completion.group)

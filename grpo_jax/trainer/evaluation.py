@@ -143,13 +143,13 @@ def grade(
         at = run.session(
             setup, view, sampling=sampling, key=run.model.key(EVALUATION), step=seed
         )
-        rows, turns = run.write(at, some, samples)
+        written = run.write(at, some, samples)
         return groups.completions(
-            at.trajectories(rows),
+            at.trajectories(written.rows),
             some,
             run.model.tokenizer,
             setup.max_completion_tokens,
-            turns,
+            written.turns,
         )
 
     if journal:

@@ -1,6 +1,5 @@
 """The files of a workdir that are not metrics: configuration, rollouts, evaluations."""
 
-import collections
 import json
 import os
 import pathlib
@@ -20,6 +19,7 @@ from grpo_jax.rewards.base import Completion, turns_to_row
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer.evaluation import Graded
 from grpo_jax.trainer.metrics import plain
+from grpo_jax.trainer.substitutes import Substitute
 
 # Fields that leave a run's numbers as they are, or change only what is looked at: a run
 # that has begun may be continued with others. Micro-batches, the mesh and attention
@@ -55,7 +55,9 @@ class Batch(NamedTuple):
       completions: one a row; those of a prompt are adjacent.
       trajectories: their tokens.
       rewards: what they got.
-      advantages: NaN of rows that were not trained on.
+      advantages: of what is in the places of the rows in the update; NaN of places that
+        were not trained on.
+      substitutes: what replaces rows in the update.
     """
 
     prompts: Sequence[EncodedPrompt]
@@ -63,6 +65,7 @@ class Batch(NamedTuple):
     trajectories: Trajectories
     rewards: RewardTable
     advantages: Float[np.ndarray, " B"]
+    substitutes: Sequence[Substitute] = ()
 
 
 def check_workdir(workdir: pathlib.Path, config: TrainConfig) -> None:
@@ -117,36 +120,77 @@ def write_tripped(workdir: pathlib.Path, name: str, step: int, batch: Batch) -> 
 
 
 def _rollout_lines(step: int, batch: Batch) -> str:
-    prompts, completions, trajectories, rewards, advantages = batch
+    """Returns the rows of each group, then what replaces some of them."""
+    instead = {each.place: each for each in batch.substitutes}
+    size = len(batch.completions) // max(batch.completions[-1].group + 1, 1)
     lines = []
-    samples = collections.Counter[int]()
-    for row, completion in enumerate(completions):
-        if completion.group >= len(prompts):
-            break
-        prompt = prompts[completion.group]
-        line = {
-            "step": step,
-            "group": completion.group,
-            "sample": samples[completion.group],
-            "prompt_id": prompt.example.id,
-            "tier": prompt.example.tier,
-            "prompt": completion.prompt,
-            "completion": completion.text,
-            "reference": completion.reference[:_REFERENCE_CHARACTERS],
-            "rewards": {
-                name: plain(value)
-                for name, value in zip(rewards.names, rewards.values[row], strict=True)
-            },
-            "reward": plain(rewards.totals[row]),
-            "advantage": plain(advantages[row]),
-            "completion_tokens": completion.num_tokens,
-            "finished": completion.finished,
-            "spans": _spans(trajectories, row),
-            **turns_to_row(completion.turns),
-        }
-        samples[completion.group] += 1
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    return "".join(lines)
+    for group, prompt in enumerate(batch.prompts):
+        places = range(group * size, (group + 1) * size)
+        for sample, place in enumerate(places):
+            advantage = np.nan if place in instead else float(batch.advantages[place])
+            line = _line(
+                step,
+                prompt,
+                batch.completions[place],
+                sample=sample,
+                names=batch.rewards.names,
+                values=batch.rewards.values[place],
+                total=float(batch.rewards.totals[place]),
+                advantage=advantage,
+                spans=_spans(batch.trajectories, place),
+            )
+            lines.append(line)
+        replaced = [place for place in places if place in instead]
+        for sample, place in enumerate(replaced, start=size):
+            each = instead[place]
+            line = _line(
+                step,
+                prompt,
+                each.completion,
+                sample=sample,
+                names=batch.rewards.names,
+                values=each.values,
+                total=each.total,
+                advantage=float(batch.advantages[place]),
+                spans=_spans(each.trajectory, 0),
+            )
+            note = f"{each.note}, in place of sample {place % size}"
+            lines.append(line | {"note": note})
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def _line(
+    step: int,
+    prompt: EncodedPrompt,
+    completion: Completion,
+    *,
+    sample: int,
+    names: Sequence[str],
+    values: Float[np.ndarray, " rewards"],
+    total: float,
+    advantage: float,
+    spans: list[tuple[str, int, int]],
+) -> dict[str, Any]:
+    """Returns what is written of one row."""
+    return {
+        "step": step,
+        "group": completion.group,
+        "sample": sample,
+        "prompt_id": prompt.example.id,
+        "tier": prompt.example.tier,
+        "prompt": completion.prompt,
+        "completion": completion.text,
+        "reference": completion.reference[:_REFERENCE_CHARACTERS],
+        "rewards": {
+            name: plain(value) for name, value in zip(names, values, strict=True)
+        },
+        "reward": plain(total),
+        "advantage": plain(advantage),
+        "completion_tokens": completion.num_tokens,
+        "finished": completion.finished,
+        "spans": spans,
+        **turns_to_row(completion.turns),
+    }
 
 
 def write_evaluation(

@@ -25,6 +25,7 @@ from grpo_jax.trainer import (
     collection,
     difficulty,
     evaluation,
+    expansion,
     ladder,
     logbook,
     metric_names,
@@ -171,17 +172,11 @@ def _step(
     """Takes one step, which is the method; returns its metrics and what it wrote."""
     config, timer = run.config, position.timer
     collected = collection.collect(run, learner.state.params, position, step)
-    prompts, trajectories, completions, rewards, given = collected.groups
-    trained = jax.tree.map(lambda x: x[collected.rows], trajectories)
-    totals, replaced, seeded = collected.totals, [], {}
-    if config.experts.below:
-        limit = position.stages.limit
-        trained, totals, replaced, seeded = seeding.seed(
-            run, prompts, trained, totals, limit
-        )
+    groups, trained = collected.groups, collected.trajectories
+    prompts, completions, rewards = groups.prompts, groups.completions, groups.rewards
     with timer("update"):
-        advantages = batches.advantages_of(totals, config)
-        metrics = learner.learn(trained, totals, advantages) | seeded
+        advantages = batches.advantages_of(collected.totals, config)
+        metrics = learner.learn(trained, collected.totals, advantages)
 
     every = config.evaluation.every_steps
     if every and step % every == 0:
@@ -198,20 +193,34 @@ def _step(
         metrics |= episodes.metrics([each.turns for each in completions])
     metrics |= timer.metrics()
     metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
-    metrics |= stepmetrics.rollout_metrics(trajectories, prompts)
+    metrics |= stepmetrics.rollout_metrics(
+        groups.trajectories, prompts, collected.stats.sampled_tokens
+    )
     metrics |= monitors.metrics(completions, rewards, config)
     metrics |= speed.speed_metrics(
         config, run.model.arch, trained, collected.stats, metrics
     )
     metrics |= position.stages.observe(metrics["rollout/truncated_fraction"])
-    if position.guide and given:
-        metrics |= position.guide.observe(prompts, given, rewards, trajectories)
+    if position.guide and groups.given:
+        metrics |= position.guide.observe(
+            prompts, groups.given, rewards, groups.trajectories
+        )
+    if config.expansion.continuations:
+        metrics |= expansion.metrics(groups.expansion, len(prompts))
+    if config.experts.below:
+        metrics |= seeding.metrics(groups.seeding, len(prompts))
     position.generated_tokens += int(metrics["rollout/generated_tokens"])
     logged = config.trainer.logged_groups
     every_advantage = np.full(len(completions), np.nan)  # of rows not trained on
     every_advantage[collected.rows] = advantages
-    every_advantage[collected.rows[replaced]] = np.nan
-    batch = logbook.Batch(prompts, completions, trajectories, rewards, every_advantage)
+    batch = logbook.Batch(
+        prompts,
+        completions,
+        groups.trajectories,
+        rewards,
+        every_advantage,
+        groups.substitutes,
+    )
     shown = prompts if logged < 0 else prompts[:logged]
     logbook.write_rollouts(workdir, step, batch._replace(prompts=shown))
     return metrics, batch

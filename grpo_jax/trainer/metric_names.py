@@ -42,6 +42,10 @@ _WITH_EPISODES = {
     "new_document_fraction no_call_fraction repeated_query_fraction",
 }
 _WITH_EXPERTS = {"expert": "nll seeded_fraction too_long_fraction unknown_fraction"}
+_WITH_EXPANSION = {
+    "expansion": "continuations expanded_fraction found_more_fraction generated_tokens "
+    "replaced_fraction"
+}
 _WITH_SEARCH = {"retrieval": "asked cache_hits failures queries seconds"}
 _WITH_EVALUATION = {
     "evaluation": "completion_tokens_mean greedy",
@@ -68,6 +72,8 @@ def of_run(config: TrainConfig) -> set[str]:
         groups.append(_WITH_EPISODES)
     if config.experts.below:
         groups.append(_WITH_EXPERTS)
+    if config.expansion.continuations:
+        groups.append(_WITH_EXPANSION)
     if config.episode.environment == "search":
         groups.append(_WITH_SEARCH)
     if config.evaluation.every_steps:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from jaxtyping import Array, Key
 
@@ -17,8 +18,8 @@ from grpo_jax.reporting import terminal
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import RewardFunction, Turn
 from grpo_jax.rewards.builtin import builtin_rewards
-from grpo_jax.rollout import episodes, groups, stops
-from grpo_jax.rollout.episodes import Speech
+from grpo_jax.rollout import groups, stops
+from grpo_jax.rollout.episodes import Conversation, Speech
 from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.setup import Setup
@@ -30,6 +31,20 @@ from grpo_jax.trainer import planning
 from grpo_jax.trainer.model import Model, build_model, read_architecture
 from grpo_jax.trainer.planning import Plan
 from grpo_jax.trainer.scorer import Scorer
+
+
+class Written(NamedTuple):
+    """What was written in a session.
+
+    Attributes:
+      rows: their numbers.
+      turns: of each row; none without an environment.
+      conversation: with the environment, to go on from; None without one.
+    """
+
+    rows: list[int]
+    turns: list[tuple[Turn, ...]]
+    conversation: Conversation | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +84,7 @@ class Run:
         prompts: Sequence[EncodedPrompt],
         samples: int,
         max_tokens: int = 0,
-    ) -> tuple[list[int], list[tuple[Turn, ...]]]:
+    ) -> Written:
         """Completes prompts, in episodes if there is an environment.
 
         Args:
@@ -77,23 +92,21 @@ class Run:
           prompts: what to complete.
           samples: completions of each, which are adjacent.
           max_tokens: longest completion; 0 is the session's.
-
-        Returns:
-          Numbers of the rows, and their turns; none without an environment.
         """
         requests = groups.group_requests(prompts, samples, max_tokens)
         if self.environment is None:
             rows = session.submit(requests)
             session.run()
-            return rows, []
-        return episodes.converse(
-            session,
-            requests,
-            [prompt.example for prompt in prompts for _ in range(samples)],
-            self.environment,
-            self._speech_and_stops[0],
-            self.config.episode,
+            return Written(rows, [], None)
+        speech, _ = self._speech_and_stops
+        conversation = Conversation(
+            session, self.environment, speech, self.config.episode
         )
+        rows = conversation.begin(
+            requests, [prompt.example for prompt in prompts for _ in range(samples)]
+        )
+        conversation.run()
+        return Written(rows, list(map(conversation.turns, rows)), conversation)
 
     @functools.cached_property
     def _speech_and_stops(self) -> tuple[Speech, StopTable]:
@@ -174,6 +187,14 @@ def build(config: TrainConfig) -> Run:
         raise ValueError(
             f"config.experts.below is {config.experts.below} and task {task.name!r} "
             "knows no expert: set config.task.experts_path, or config.experts.below=0"
+        )
+    if config.expansion.continuations and not any(
+        example.columns.get("evidence") for example in task.train
+    ):
+        raise ValueError(
+            f"config.expansion.continuations is {config.expansion.continuations} and "
+            f"task {task.name!r} knows the gold documents of no question, from which "
+            "groups would go on: set config.expansion.continuations=0"
         )
     rewards = _weighted_rewards(config, task)
     environment = open_environment(config, task, model.mesh)

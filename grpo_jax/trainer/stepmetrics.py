@@ -7,18 +7,23 @@ from jaxtyping import Bool, Float, Int
 
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
-from grpo_jax.records import Origin, Trajectories
+from grpo_jax.records import Trajectories
 from grpo_jax.rewards.scoring import RewardTable
 
 
 def rollout_metrics(
-    trajectories: Trajectories, prompts: Sequence[EncodedPrompt]
+    trajectories: Trajectories, prompts: Sequence[EncodedPrompt], sampled: int
 ) -> dict[str, int | float]:
-    """Returns what was generated from which tiers, and its lengths and truncation."""
+    """Returns what was generated from which tiers, and its lengths and truncation.
+
+    Args:
+      trajectories: all that was rolled out.
+      prompts: one a group.
+      sampled: tokens drawn for the step, continuations of rows included.
+    """
     tokens = trajectories.lengths - trajectories.prompt_lengths
     finished = trajectories.finished
     ended = tokens[finished]
-    sampled = int((trajectories.origins == Origin.SAMPLED).sum())
     return {
         "rollout/generated_tokens": sampled,
         "rollout/tier_mean": float(np.mean([each.example.tier for each in prompts])),

@@ -2,12 +2,14 @@
 
 import threading
 
+import jax
 import numpy as np
 import pytest
 
 from grpo_jax.data.examples import Example
 from grpo_jax.environments.base import Notice, Reply
 from grpo_jax.episode_config import EpisodeConfig
+from grpo_jax.policy import sharding
 from grpo_jax.records import Origin
 from grpo_jax.rewards.base import Turn
 from grpo_jax.rewards.reading import Query
@@ -31,8 +33,8 @@ class Echo:
         self.stops, self._bad, self._failing = STOPS, bad, failing
         self.asked, self.threads = [], set()
 
-    def reset(self, examples):
-        self.examples = list(examples)
+    def reset(self, examples, histories):
+        self.examples, self.histories = list(examples), histories
 
     def read(self, turn):
         return Query("" if self._bad in turn else turn, malformed=self._bad in turn)
@@ -62,6 +64,11 @@ class Echo:
 
 
 def converse(tiny, environment=None, requests=REQUESTS, hook=None, **limits):
+    _, rows, talk, session = talk_of(tiny, environment, requests, hook, **limits)
+    return session.trajectories(rows), list(map(talk.turns, rows)), session
+
+
+def talk_of(tiny, environment=None, requests=REQUESTS, hook=None, mesh=None, **limits):
     config = EpisodeConfig(environment="x", **{"answer_tokens": 1, **limits}).seal()
     session = helpers.session_of(
         tiny,
@@ -69,15 +76,15 @@ def converse(tiny, environment=None, requests=REQUESTS, hook=None, **limits):
         max_rows=8,
         chunk_steps=4,
         max_completion_tokens=ROOM,
+        mesh=mesh,
     )
     if hook:
         hook(session)
     environment = environment or Echo()
-    examples = EXAMPLES[: len(requests)]
-    rows, turns = episodes.converse(
-        session, requests, examples, environment, SPEECH, config
-    )
-    return session.trajectories(rows), turns, session
+    talk = episodes.Conversation(session, environment, SPEECH, config)
+    rows = talk.begin(requests, EXAMPLES[: len(requests)])
+    talk.run()
+    return environment, rows, talk, session
 
 
 def stretches(rows, row):
@@ -97,6 +104,7 @@ def test_what_was_asked_is_answered_and_recorded(tiny):
     environment = Echo()
     rows, turns, _ = converse(tiny, environment, max_calls=3)
     assert environment.examples == EXAMPLES
+    assert environment.histories == [[]] * 8
     answered = 0
     for row, of_row in enumerate(turns):
         said = stretches(rows, row)
@@ -241,6 +249,67 @@ def test_a_reply_without_room_for_an_answer_ends_the_episode(tiny):
         if shown:
             assert len(of_row) > 1
     assert any(turn.query and not turn.document_ids for t in turns for turn in t)
+
+
+def answered(talk, rows):
+    """(row, replies that it was given), of rows that were given any."""
+    counts = [sum(bool(turn.document_ids) for turn in talk.turns(row)) for row in rows]
+    return [(row, count) for row, count in zip(rows, counts, strict=True) if count]
+
+
+def test_a_branch_goes_on_behind_a_reply_and_moves_nothing_else(tiny):
+    environment, rows, talk, session = talk_of(tiny, max_calls=3)
+    before, said = session.trajectories(rows), list(map(talk.turns, rows))
+    parents = [row for row, count in answered(talk, rows) if count > 1]
+    assert parents
+    new = [talk.branch(row, 1, sample=9) for row in parents]
+    talk.run()
+    for row, parent in zip(new, parents, strict=True):
+        kept, turns = talk.copied(row), talk.turns(row)
+        same = before.tokens[parent, :kept]
+        np.testing.assert_array_equal(session.texts.tokens[row, :kept], same)
+        # It ends with the first reply, and what follows is its own.
+        assert session.texts.origins[row, kept - 1] == Origin.OBSERVATION
+        assert session.texts.origins[row, kept] == Origin.SAMPLED
+        assert turns[0] == said[parent][0] and len(turns) > 1
+        assert sum(bool(turn.query) for turn in turns) <= 3
+    assert [turns for row in new if (turns := talk.turns(row)) not in said]
+    assert environment.histories == [[said[row][0].query] for row in parents]
+    assert environment.examples == [EXAMPLES[row] for row in parents]
+    helpers.check_log_probs(tiny, session.trajectories(new))
+    assert helpers.texts_of(session.trajectories(rows)) == helpers.texts_of(before)
+    assert list(map(talk.turns, rows)) == said
+
+
+@pytest.mark.parametrize("limits", [{}, {"turn_tokens": 5}])
+def test_a_branch_with_the_noise_of_its_parent_is_its_parent(tiny, limits):
+    _, rows, talk, session = talk_of(tiny, max_calls=3, **limits)
+    some = answered(talk, rows)
+    new = [
+        talk.branch(row, replies, sample=REQUESTS[row].sample)
+        for row, count in some
+        for replies in range(count + 1)
+    ]
+    parents = [row for row, count in some for _ in range(count + 1)]
+    talk.run()
+    assert list(map(talk.turns, new)) == list(map(talk.turns, parents))
+    both = session.trajectories(new), session.trajectories(parents)
+    assert helpers.texts_of(both[0]) == helpers.texts_of(both[1])
+    np.testing.assert_array_equal(both[0].finished, both[1].finished)
+
+
+@pytest.mark.system
+def test_episodes_on_eight_devices(tiny):
+    _, rows, talk, session = talk_of(tiny, max_calls=3)
+    said = list(map(talk.turns, rows)), helpers.texts_of(session.trajectories(rows))
+    mesh = sharding.make_mesh(2, 2, 2)
+    with jax.set_mesh(mesh):
+        _, rows, talk, session = talk_of(
+            helpers.spread(tiny, mesh), mesh=mesh, max_calls=3
+        )
+    spread = session.trajectories(rows)
+    assert (list(map(talk.turns, rows)), helpers.texts_of(spread)) == said
+    helpers.check_log_probs(tiny, spread)
 
 
 def test_metrics_by_hand():

@@ -77,20 +77,12 @@ def test_sharing_prompts_changes_nothing(tiny, expected):
     assert helpers.texts_of(at.trajectories(rows)) == expected
 
 
-def spread(model, mesh):
-    """The model with its view on the devices of a mesh."""
-    with jax.set_mesh(mesh):
-        places = sharding.param_shardings(mesh, model.params, axes=("tensor",))
-        view = helpers.view_of(model.arch, jax.device_put(model.params, places))
-    return dataclasses.replace(model, view=view)
-
-
 @pytest.mark.system
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_eight_devices_give_what_one_gives(tiny, expected, shape):
     mesh = sharding.make_mesh(*shape)
     # Fewer places than rows: they are refilled, each in its own shard.
-    assert complete(spread(tiny, mesh), REQUESTS, mesh, max_rows=16) == expected
+    assert complete(helpers.spread(tiny, mesh), REQUESTS, mesh, max_rows=16) == expected
 
 
 def test_the_step_the_prompt_and_the_sample_decide(tiny, expected):
@@ -144,7 +136,7 @@ def test_what_becomes_of_other_rows_changes_nothing(tiny, conversations):
 @pytest.mark.system
 def test_splices_and_clones_on_eight_devices(tiny, conversations):
     mesh = sharding.make_mesh(2, 2, 2)
-    at = helpers.session_of(spread(tiny, mesh), mesh=mesh, **CONVERSATION)
+    at = helpers.session_of(helpers.spread(tiny, mesh), mesh=mesh, **CONVERSATION)
     with jax.set_mesh(mesh):
         assert converse(at, OTHERS) == conversations
     helpers.check_log_probs(tiny, at.trajectories(range(len(at.texts))))

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from grpo_jax.records import Origin, Trajectories
 from grpo_jax.rewards.base import Completion
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer import logbook
+from grpo_jax.trainer.substitutes import Substitute
 
 
 def configuration(**changes) -> c.TrainConfig:
@@ -74,6 +76,28 @@ def rows(tmp_path, prompts_written):
     logbook.write_rollouts(tmp_path, 3, shown)
     path = tmp_path / "rollouts" / "000003.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_what_replaces_a_row_is_written_behind_its_group(tmp_path):
+    (tmp_path / "rollouts").mkdir()
+    whole = batch()
+    other = Completion("q0", "better", "r", 3, True, 0, {})
+    row = jax.tree.map(lambda x: x[:1], whole.trajectories)
+    values = np.array([1.0, 1.0])
+    substitute = Substitute(1, row, other, values, 1.1, "written by an expert")
+    logbook.write_rollouts(tmp_path, 3, whole._replace(substitutes=[substitute]))
+    lines = (tmp_path / "rollouts" / "000003.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [(each["group"], each["sample"]) for each in found] == [
+        *((0, 0), (0, 1), (0, 2)),
+        *((1, 0), (1, 1)),
+    ]
+    # The place's advantage is that of the row which was trained on.
+    assert [each["advantage"] for each in found] == [0.5, None, -0.5, 0, 0]
+    assert found[2]["note"] == "written by an expert, in place of sample 1"
+    assert found[2]["completion"] == "better" and found[2]["reward"] == 1.1
+    assert found[2]["spans"] == found[0]["spans"]
+    assert not any("note" in each for each in found if each is not found[2])
 
 
 def test_rollouts_say_who_wrote_which_tokens(tmp_path):

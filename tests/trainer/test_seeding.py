@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from grpo_jax.task_config import WorldConfig
 from grpo_jax.tasks import experts
 from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import run as runs
-from grpo_jax.trainer import seeding
+from grpo_jax.trainer import seeding, substitutes
 
 NAN = float("nan")
 PROMPT, COMPLETION, GROUP = 64, 400, 4
@@ -49,6 +50,13 @@ def config_of(**experts_fields):
 def run():
     with contextlib.closing(runs.build(config_of())) as run:
         yield run
+
+
+class Seeded(NamedTuple):
+    trajectories: Trajectories
+    totals: np.ndarray
+    replaced: list[int]
+    metrics: dict[str, float]
 
 
 def rows_of(run, count=3):
@@ -84,8 +92,15 @@ def check_same(a, b, rows=slice(None)):
 def seed(run, totals, limit=COMPLETION, **fields):
     run = dataclasses.replace(run, config=config_of(**fields))
     prompts, rows = rows_of(run)
+    totals = np.array(totals, float)
+    found, counts = seeding.seed(run, prompts, totals, limit)
     before = jax.tree.map(np.array, rows)
-    seeded = seeding.seed(run, prompts, rows, np.array(totals, float), limit)
+    seeded = Seeded(
+        substitutes.put_rows(rows, found),
+        substitutes.put_totals(totals, found),
+        [each.place for each in found],
+        seeding.metrics(counts, len(prompts)),
+    )
     check_same(rows, before)  # what was given stays
     return prompts, rows, seeded
 
@@ -95,7 +110,7 @@ GOOD, BAD = [0.5, 0.0, 0.2, 0.1], [0.2, 0.1, 0.0, 0.0]
 
 def test_a_bad_group_gets_an_expert_in_place_of_its_first_worst_row(run):
     prompts, rows, seeded = seed(run, [*GOOD, *BAD, *GOOD])
-    assert seeded.replaced.tolist() == [6]
+    assert seeded.replaced == [6]
     np.testing.assert_array_equal(seeded.totals[:6], [*GOOD, *BAD[:2]])
     assert seeded.totals[6] == 1.0
     others = np.arange(12) != 6
@@ -125,7 +140,7 @@ def test_a_bad_group_gets_an_expert_in_place_of_its_first_worst_row(run):
 
 def test_rows_without_a_reward_go_first_and_groups_without_any_stay(run):
     _, _, seeded = seed(run, [0.1, 0.0, NAN, 0.1, *[NAN] * 4, *GOOD])
-    assert seeded.replaced.tolist() == [2]
+    assert seeded.replaced == [2]
     assert np.isnan(seeded.totals[4:8]).all()
 
 
@@ -165,22 +180,14 @@ def test_only_what_was_written_is_in_the_loss(run, loss):
 
 
 def test_what_does_not_go_together_is_refused(run):
-    for fields, message in (
-        (dict(zero_variance=choices.ZeroVariance.DROP), "rollout.zero_variance is in"),
-        ({}, "guidance.fraction is in use"),
-    ):
-        config = config_of()
-        config = dataclasses.replace(
-            config,
-            rollout=dataclasses.replace(config.rollout, **fields),
-            episode=c.EpisodeConfig(),
-            guidance=c.GuidanceConfig(
-                fraction=0.0 if fields else 0.5, signal_reward="david"
-            ),
-            reward=c.RewardConfig(weights={"david": 1.0, "accuracy": 0.0}),
-        )
-        with pytest.raises(ValueError, match=message):
-            config.seal()
+    config = dataclasses.replace(
+        config_of(),
+        episode=c.EpisodeConfig(),
+        guidance=c.GuidanceConfig(fraction=0.5, signal_reward="david"),
+        reward=c.RewardConfig(weights={"david": 1.0, "accuracy": 0.0}),
+    )
+    with pytest.raises(ValueError, match=r"guidance.fraction is in use"):
+        config.seal()
     arithmetic = c.TrainConfig(
         policy=c.PolicyConfig(tokenizer="characters"),
         rollout=c.RolloutConfig(max_prompt_tokens=16, max_completion_tokens=16),

@@ -52,7 +52,7 @@ def test_lengths_and_truncation():
         EncodedPrompt(Example(id=tier, question="", reference="", tier=tier), "", [1])
         for tier in (1, 4)
     ]
-    got = stepmetrics.rollout_metrics(trajectories, prompts)
+    got = stepmetrics.rollout_metrics(trajectories, prompts, 36)
     assert got["rollout/tier_mean"] == 2.5
     assert got["rollout/generated_tokens"] == 36
     assert got["rollout/completion_tokens_mean"] == 4
@@ -61,5 +61,5 @@ def test_lengths_and_truncation():
     assert got["rollout/truncated_fraction"] == 0.5
     np.testing.assert_allclose(got["rollout/kept_mass_min"], 0.8, rtol=1e-6)
     none = dataclasses.replace(trajectories, finished=np.zeros(4, bool))
-    got = stepmetrics.rollout_metrics(none, prompts)
+    got = stepmetrics.rollout_metrics(none, prompts, 36)
     assert np.isnan(got["rollout/finished_tokens_mean"])
