@@ -23,6 +23,7 @@ from grpo_jax.config import EpisodeConfig
 from grpo_jax.data.examples import Example
 from grpo_jax.environments.base import Environment, Notice, Reply
 from grpo_jax.rewards.base import Turn
+from grpo_jax.rollout import hosts
 from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.texts import Request, Status
 
@@ -67,10 +68,10 @@ class _Episode:
 
 
 class _Asked(NamedTuple):
-    """Queries that wait for their replies."""
+    """Queries that wait for their replies; `wait` is called where they were asked."""
 
     episodes: list[_Episode]
-    replies: concurrent.futures.Future[Sequence[Reply]]
+    wait: Callable[[], Sequence[Reply]]
 
 
 class Conversation:
@@ -182,13 +183,23 @@ class Conversation:
                 if calls:
                     places = [numbers[each.row] for each in calls]
                     queries = [each.turns[-1].query for each in calls]
-                    replies = thread.submit(self._environment.step, places, queries)
-                    asked = _Asked(calls, replies)
+                    asked = _Asked(calls, self._ask(thread, places, queries))
         if self._calls and self._failures == self._calls:
             raise ConnectionError(
                 f"the environment failed for all {self._calls} queries of a rollout, "
                 f"the last time: {self._reason}"
             )
+
+    def _ask(
+        self,
+        thread: concurrent.futures.Executor,
+        places: Sequence[int],
+        queries: Sequence[str],
+    ) -> Callable[[], Sequence[Reply]]:
+        """Begins to ask; returns what waits for the replies."""
+        if not hosts.is_first():
+            return lambda: []  # it is told what the first process was
+        return thread.submit(self._environment.step, places, queries).result
 
     def _add(self, episode: _Episode) -> None:
         self._episodes[episode.row] = episode
@@ -233,7 +244,8 @@ class Conversation:
 
     def _answer(self, asked: _Asked) -> None:
         """Shows rows what they asked for; waits for it if it is not there yet."""
-        for episode, reply in zip(asked.episodes, asked.replies.result(), strict=True):
+        replies = hosts.replies_of_first(asked.wait)
+        for episode, reply in zip(asked.episodes, replies, strict=True):
             self._calls += 1
             turn = episode.turns[-1]
             if reply.failed:
