@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from grpo_jax import config_files
+from grpo_jax.reporting.turns import turns_of
 from grpo_jax.trainer import metric_names
 from tests import helpers
 
@@ -91,6 +92,10 @@ def test_a_step_says_what_its_agents_did(whole):
     assert sum(sampled) == drawn - lines[0]["expansion/generated_tokens"]
     shown = [row for row in rows for span in row["spans"] if span[0] == "observation"]
     assert shown  # notices at least: most queries cannot be read yet
+    for row in rows:
+        assert len(row["evidence"]) == len(row["gold_titles"]) == row["tier"]
+        written = [turn["parts"] for turn in turns_of(row)]
+        assert [text for [[_, text]] in written] == [t["text"] for t in row["turns"]]
 
 
 def test_a_stopped_run_goes_on_with_the_same_numbers(whole, tmp_path):

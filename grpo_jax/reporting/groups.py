@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from grpo_jax.reporting.turns import gold_documents, turns_of
 from grpo_jax.reporting.workdir import Row, Run, mapping, number, read_rollout
 
 # What a page may carry, over all its runs.
@@ -24,14 +25,23 @@ def embedded_groups(runs: Sequence[Run], notes: list[str]) -> list[dict[str, Any
       notes: gains sentences about files that could not be read.
 
     Returns:
-      For each run with rollouts: name, left_out (a sentence or "") and steps.
+      For each run with rollouts: name, left_out (a sentence or ""), the weights of its
+      rewards, mask_truncated (whether it trained on no truncated completion) and steps.
     """
     found = []
     for run in runs:
         steps, total_groups = _choose(run, MAX_GROUPS // len(runs), notes)
         if steps:
             said = _left_out(steps, len(run.rollout_steps), total_groups)
-            found.append({"name": run.name, "steps": steps, "left_out": said})
+            found.append(
+                {
+                    "name": run.name,
+                    "steps": steps,
+                    "left_out": said,
+                    "weights": _weights(run),
+                    "mask_truncated": _masks_truncated(run),
+                }
+            )
     longest = _shorten(found)
     for run in found:
         if longest is not None:
@@ -86,19 +96,31 @@ def _left_out(steps: list[Row], all_steps: int, all_groups: int) -> str:
     return f"Shown here: {'; '.join(parts)}. All are in rollouts/." if parts else ""
 
 
+def _weights(run: Run) -> dict[str, float]:
+    weights = mapping(mapping(run.config.get("reward")).get("weights"))
+    known = {str(name): number(value) for name, value in weights.items()}
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _masks_truncated(run: Run) -> bool:
+    return mapping(run.config.get("objective")).get("mask_truncated") is True
+
+
 def _group(rows: Sequence[Row]) -> Row:
     first = rows[0]
+    golds = [title for title, _ in gold_documents(first)]
     return {
         "prompt": _text(first.get("prompt")),
         "prompt_id": _text(first.get("prompt_id")),
         "reference": _text(first.get("reference")),
         "rows": [_completion(row) for row in rows],
+        **({"golds": golds} if golds else {}),
     }
 
 
 def _completion(row: Row) -> Row:
     rewards = mapping(row.get("rewards"))
-    return {
+    completion = {
         "text": _text(row.get("completion")),
         "rewards": {str(name): number(value) for name, value in rewards.items()},
         "reward": number(row.get("reward")),
@@ -107,6 +129,12 @@ def _completion(row: Row) -> Row:
         "finished": row.get("finished") if row.get("finished") is not None else True,
         "origins": _origins(row.get("spans")),
     }
+    if turns := turns_of(row):
+        # The turns are the text; notes speak of samples by their number.
+        completion |= {"text": "", "turns": turns, "sample": number(row.get("sample"))}
+    if note := row.get("note"):
+        completion["note"] = _text(note)
+    return completion
 
 
 def _origins(spans: Any) -> str:
@@ -125,22 +153,52 @@ def _origins(spans: Any) -> str:
 def _shorten(runs: Sequence[Row]) -> int | None:
     """Cuts texts in place to a common length; returns it if any was cut."""
     groups = [g for run in runs for step in run["steps"] for g in step["groups"]]
-    holders = [(row, "text") for group in groups for row in group["rows"]]
-    holders += [(group, "prompt") for group in groups]
-    total = sum(len(holder[key]) for holder, key in holders)
+    texts = [_holders(row) for group in groups for row in group["rows"]]
+    texts += [[(group, "prompt")] for group in groups]
+    total = sum(len(holder[key]) for text in texts for holder, key in text)
     longest = _LONGEST_TEXT
     if total > MAX_CHARACTERS:
-        longest = min(longest, max(_SHORTEST_TEXT, MAX_CHARACTERS // len(holders)))
+        longest = min(longest, max(_SHORTEST_TEXT, MAX_CHARACTERS // len(texts)))
     cut = False
-    for holder, key in holders:
-        text = holder[key]
-        if len(text) > longest:
-            # The end holds the final result, so both ends stay.
-            head, tail = text[: longest * 2 // 3], text[-longest // 3 :]
-            missing = len(text) - len(head) - len(tail)
-            holder[key] = f"{head}\n\n[… {missing:,} characters …]\n\n{tail}"
-            cut = True
+    for text in texts:
+        most = _longest_part([len(holder[key]) for holder, key in text], longest)
+        for holder, key in text:
+            if len(holder[key]) > most:
+                holder[key] = _both_ends(holder[key], most)
+                cut = True
     return longest if cut else None
+
+
+def _holders(row: Row) -> list[tuple[Any, Any]]:
+    """Returns where the parts of a completion are: (object, key)."""
+    if "turns" not in row:
+        return [(row, "text")]
+    found: list[tuple[Any, Any]] = []
+    for turn in row["turns"]:
+        found += [(part, 1) for part in turn["parts"]]
+        found += [(turn, "query"), (turn, "observation")]
+    return found
+
+
+def _longest_part(lengths: Sequence[int], most: int) -> int:
+    """Returns the length to which parts are cut so that they are `most` in all.
+
+    Short parts stay whole, and leave what they do not need to the others.
+    """
+    left, longest = most, most
+    for at, length in enumerate(sorted(lengths)):
+        longest = left // (len(lengths) - at)
+        if length > longest:
+            return max(longest, 1)
+        left -= length
+    return most
+
+
+def _both_ends(text: str, longest: int) -> str:
+    # The end holds the final result, so both ends stay.
+    head, tail = text[: longest * 2 // 3], text[-longest // 3 :]
+    missing = len(text) - len(head) - len(tail)
+    return f"{head}\n\n[… {missing:,} characters …]\n\n{tail}"
 
 
 def _text(value: Any) -> str:

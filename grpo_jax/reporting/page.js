@@ -182,7 +182,9 @@
   }
 
   function promptButton(group, index, name) {
-    const rewards = group.rows.map((row) => row.reward).filter((r) => r !== null);
+    // What stands in for a row says so in a note, and is not the policy's own.
+    const own = group.rows.filter((row) => !row.note);
+    const rewards = own.map((row) => row.reward).filter((r) => r !== null);
     const mean = rewards.reduce((a, b) => a + b, 0) / rewards.length;
     const dots = group.rows.map((row) => make("i", { class: sign(row.advantage) }));
     return make("button", { "aria-pressed": index === now.group,
@@ -202,25 +204,116 @@
     const key = now.sort;
     if (key !== "sample") rows.sort((a, b) => (b[key] ?? -1e9) - (a[key] ?? -1e9));
     const name = group.prompt_id ? `Prompt ${group.prompt_id}` : "Prompt";
-    panel.replaceChildren(make("h4", {}, name), make("pre", {}, group.prompt),
-      make("div", { class: "reference" }, "Reference ",
-        make("b", {}, group.reference || "none")), ...rows.map(completion));
+    const reference = make("div", { class: "reference" }, "Reference ",
+      make("b", {}, group.reference || "none"));
+    if (group.golds) {
+      reference.append(make("br"), "Gold documents ", make("b", {}, group.golds.join(" · ")));
+    }
+    panel.replaceChildren(make("h4", {}, name), make("pre", {}, group.prompt), reference,
+      ...legend(rows), ...rows.map((row) => (row.turns ? episode(row) : completion(row))));
+  }
+
+  // What the colours of episodes mean, of those that occur.
+  function legend(rows) {
+    const parts = rows.flatMap((row) => row.turns ?? []).flatMap((turn) => turn.parts);
+    if (!parts.length) return [];
+    const there = new Set(parts.map(([origin]) => origin));
+    const meanings = [["sampled", "written by the policy and trained on"],
+      ["expert", "written by an expert and trained on"],
+      ["guidance", "an expert's, to start from"],
+      ["forced", "put in, or copied from another row: not trained on"]];
+    const marks = meanings.filter(([origin]) => there.has(origin));
+    marks.push(["observation", "observation: shown, never trained on"]);
+    return [make("div", { class: "origins" }, ...marks.map(([origin, meaning]) =>
+      make("span", {}, make("i", { class: `by ${origin}` }), meaning)))];
   }
 
   function completion(row) {
-    const facts = make("div", { class: "facts" },
+    return make("article", { class: "completion" }, facts(row), make("pre", {}, row.text));
+  }
+
+  function facts(row) {
+    const box = make("div", { class: "facts" },
       make("b", { class: `advantage ${sign(row.advantage)}` }, signed(row.advantage)),
       " advantage");
     const list = make("dl", {}, make("dt", {}, "reward"), make("dd", {}, shown(row.reward)));
+    const weights = row.turns ? runs[now.run].weights : {};
     for (const [name, value] of Object.entries(row.rewards)) {
-      list.append(make("dt", {}, name.split(":").pop()), make("dd", {}, shown(value)));
+      const weight = Object.hasOwn(weights, name) ? [make("i", {}, ` × ${weights[name]}`)] : [];
+      list.append(make("dt", {}, name.split(":").pop()),
+        make("dd", {}, shown(value), ...weight));
     }
     list.append(make("dt", {}, "tokens"), make("dd", {}, String(row.tokens ?? "·")));
-    facts.append(list);
-    if (!row.finished) facts.append(make("div", { class: "cut" }, "cut by the limit"));
-    if (row.origins) facts.append(make("div", {}, row.origins));
-    return make("article", { class: "completion" }, facts, make("pre", {}, row.text));
+    if (row.turns) list.append(make("dt", {}, "sample"), make("dd", {}, String(row.sample ?? "·")));
+    box.append(list);
+    if (!row.finished) box.append(make("div", { class: "cut" }, "cut by the limit"));
+    if (row.origins) box.append(make("div", {}, row.origins));
+    const note = row.note || (row.turns && isUnused(row) ? "not in the update" : "");
+    if (note) box.append(make("div", { class: "note" }, note));
+    return box;
   }
+
+  // Whether nothing of a completion was trained on.
+  function isUnused(row) {
+    const masked = !row.finished && runs[now.run].mask_truncated;
+    return row.advantage === null || row.reward === null || masked;
+  }
+
+  // An episode, turn by turn; of a long one only the last turn is unfolded.
+  function episode(row) {
+    const size = row.turns.reduce((sum, turn) => sum + written(turn).length
+      + beginning(turn.observation).length, 0);
+    const last = row.turns.length - 1;
+    const blocks = row.turns.map((turn, i) => block(turn, i, size < 6000 || i === last));
+    const unused = isUnused(row) ? " unused" : "";
+    return make("article", { class: `completion${unused}` }, facts(row),
+      make("div", { class: "turns" }, ...blocks));
+  }
+
+  function block(turn, index, open) {
+    const title = make("summary", {}, make("span", { class: "number" }, index + 1));
+    if (turn.query) title.append(make("b", { class: "query" }, turn.query));
+    else if (!turn.marks.length) title.append(make("span", {}, "last turn"));
+    title.append(...turn.marks.map((mark) => make("span", { class: "mark" }, mark)));
+    if (turn.query && turn.coverage) {
+      title.append(make("span", { class: "found" }, `${turn.coverage} so far`));
+    }
+    const made = make("details", open ? { open: "" } : {}, title, make("pre", {},
+      ...turn.parts.map(([origin, text]) => make("span", { class: `by ${origin}` }, text))));
+    if (turn.observation) made.append(observation(turn));
+    return made;
+  }
+
+  function observation(turn) {
+    const names = turn.documents.map(([name, gold]) => make("span",
+      gold ? { class: "document gold", title: "a gold document" } : { class: "document" },
+      gold ? `★ ${name}` : name));
+    const count = `${names.length} document${names.length === 1 ? "" : "s"}`;
+    return make("div", { class: "by observation" },
+      make("div", { class: "documents" }, names.length ? count : "no document", ...names),
+      fold(turn.observation.trim()));
+  }
+
+  // A text, and a button for what is not shown of it at first.
+  function fold(text) {
+    const pre = make("pre", {}, text);
+    const short = beginning(text);
+    if (short.length >= text.length - 60) return pre;
+    pre.textContent = `${short} `;
+    pre.append(make("button", { onclick: () => { pre.textContent = text; } },
+      `all ${text.length} characters`));
+    return pre;
+  }
+
+  // The beginning of each line of a text: a document begins a line.
+  function beginning(text) {
+    const lines = text.split("\n").map((line) => Array.from(line));
+    const short = lines.slice(0, 20).map((line) =>
+      line.length > 300 ? `${line.slice(0, 300).join("")}…` : line.join(""));
+    return short.join("\n") + (lines.length > 20 ? "\n…" : "");
+  }
+
+  function written(turn) { return turn.parts.map(([, text]) => text).join(""); }
 
   function shown(value) { return value === null ? "·" : String(Number(value.toFixed(3))); }
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from grpo_jax.reporting import evaluations
 from grpo_jax.reporting.groups import group_rows
 from grpo_jax.reporting.scales import format_number
+from grpo_jax.reporting.turns import turns_of
 from grpo_jax.reporting.workdir import Number, Row, number
 
 # Key of a metric, its short name in the line, and whether it is a fraction.
@@ -221,7 +222,10 @@ def choose_samples(rows: Sequence[Row], count: int = 3) -> list[Row]:
 
 
 def sample_text(row: Row, longest: int = 1200) -> Text:
-    """Returns a prompt, its completion and its reward, safe to print."""
+    """Returns a prompt, its completion and its reward, safe to print.
+
+    What an agent was shown is cut to one line a turn.
+    """
     reward = number(row.get("reward"))
     said = "none" if reward is None else format_number(reward)
     text = Text()
@@ -229,7 +233,15 @@ def sample_text(row: Row, longest: int = 1200) -> Text:
     if row.get("reference") not in (None, ""):
         text.append(f"  reference {_shorten(row['reference'], 80)}", style="dim")
     text.append("\n" + _shorten(row.get("prompt"), longest).strip() + "\n", style="dim")
-    text.append(_shorten(row.get("completion"), longest).strip())
+    if turns := turns_of(row):
+        for turn in turns:
+            written = "".join(part for _, part in turn["parts"])
+            text.append(_shorten(written, longest // len(turns)).strip() + "\n")
+            if said := _shown(turn):
+                text.append(f"  {said}\n", style="dim")
+        text.rstrip()
+    else:
+        text.append(_shorten(row.get("completion"), longest).strip())
     return text
 
 
@@ -279,6 +291,16 @@ def _cells(measure: Any, estimate: Any) -> tuple[str, str]:
     interval = evaluations.format_interval(measure, estimate)
     value = evaluations.format_value(measure, estimate.value)
     return value, f"({interval})" if interval else ""
+
+
+def _shown(turn: Row, longest: int = 76) -> str:
+    """Returns what was wrong with a turn and what it was shown, in one line."""
+    facts = list(turn["marks"])
+    if turn["query"]:
+        facts.append(turn["coverage"])
+    facts.append(" ".join(printable(turn["observation"]).split()))
+    said = ": ".join(fact for fact in facts if fact)
+    return said if len(said) <= longest else said[: longest - 1] + "…"
 
 
 def _shorten(value: Any, longest: int) -> str:

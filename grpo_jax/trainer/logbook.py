@@ -13,12 +13,14 @@ from jaxtyping import Float
 from grpo_jax import choices, config_json
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
-from grpo_jax.records import Origin, Trajectories
+from grpo_jax.data.tokenizer import Tokenizer
+from grpo_jax.records import Trajectories
 from grpo_jax.reporting.files import write_atomically
 from grpo_jax.rewards.base import Completion, turns_to_row
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer.evaluation import Graded
 from grpo_jax.trainer.metrics import plain
+from grpo_jax.trainer.spans import text_spans, token_spans
 from grpo_jax.trainer.substitutes import Substitute
 
 # Fields that leave a run's numbers as they are, or change only what is looked at: a run
@@ -57,6 +59,7 @@ class Batch(NamedTuple):
       rewards: what they got.
       advantages: of what is in the places of the rows in the update; NaN of places that
         were not trained on.
+      tokenizer: of the tokens.
       substitutes: what replaces rows in the update.
     """
 
@@ -65,6 +68,7 @@ class Batch(NamedTuple):
     trajectories: Trajectories
     rewards: RewardTable
     advantages: Float[np.ndarray, " B"]
+    tokenizer: Tokenizer
     substitutes: Sequence[Substitute] = ()
 
 
@@ -123,6 +127,7 @@ def _rollout_lines(step: int, batch: Batch) -> str:
     """Returns the rows of each group, then what replaces some of them."""
     instead = {each.place: each for each in batch.substitutes}
     size = len(batch.completions) // max(batch.completions[-1].group + 1, 1)
+    pieces = _pieces(batch)
     lines = []
     for group, prompt in enumerate(batch.prompts):
         places = range(group * size, (group + 1) * size)
@@ -137,7 +142,9 @@ def _rollout_lines(step: int, batch: Batch) -> str:
                 values=batch.rewards.values[place],
                 total=float(batch.rewards.totals[place]),
                 advantage=advantage,
-                spans=_spans(batch.trajectories, place),
+                origins=_origins(
+                    batch.completions[place], batch.trajectories, place, pieces
+                ),
             )
             lines.append(line)
         replaced = [place for place in places if place in instead]
@@ -152,7 +159,7 @@ def _rollout_lines(step: int, batch: Batch) -> str:
                 values=each.values,
                 total=each.total,
                 advantage=float(batch.advantages[place]),
-                spans=_spans(each.trajectory, 0),
+                origins=_origins(each.completion, each.trajectory, 0, pieces),
             )
             note = f"{each.note}, in place of sample {place % size}"
             lines.append(line | {"note": note})
@@ -169,7 +176,7 @@ def _line(
     values: Float[np.ndarray, " rewards"],
     total: float,
     advantage: float,
-    spans: list[tuple[str, int, int]],
+    origins: dict[str, Any],
 ) -> dict[str, Any]:
     """Returns what is written of one row."""
     return {
@@ -188,8 +195,8 @@ def _line(
         "advantage": plain(advantage),
         "completion_tokens": completion.num_tokens,
         "finished": completion.finished,
-        "spans": spans,
-        **turns_to_row(completion.turns),
+        **origins,
+        **_turns(completion),
     }
 
 
@@ -233,16 +240,36 @@ def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
     _write(path, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
 
 
-def _spans(trajectories: Trajectories, row: int) -> list[tuple[str, int, int]]:
-    """Returns runs of equal origin in the completion: (origin, start, end)."""
-    start, end = trajectories.prompt_lengths[row], trajectories.lengths[row]
-    origins = trajectories.origins[row, start:end]
-    edges = [0, *(np.flatnonzero(np.diff(origins)) + 1).tolist(), len(origins)]
-    return [
-        (Origin(int(origins[a])).name.lower(), a, b)
-        for a, b in zip(edges[:-1], edges[1:], strict=True)
-        if a < b
-    ]
+def _pieces(batch: Batch) -> Sequence[bytes]:
+    """Returns the bytes of the ids of a batch; none where no text is to be cut."""
+    if not any(each.turns for each in batch.completions):
+        return ()
+    rows = [batch.trajectories, *(each.trajectory for each in batch.substitutes)]
+    return batch.tokenizer.token_bytes(max(int(each.tokens.max()) for each in rows) + 1)
+
+
+def _origins(
+    completion: Completion,
+    trajectories: Trajectories,
+    row: int,
+    pieces: Sequence[bytes],
+) -> dict[str, Any]:
+    """Returns who wrote what: spans of tokens, and of an episode's text as well."""
+    written = slice(trajectories.prompt_lengths[row], trajectories.lengths[row])
+    spans = token_spans(trajectories.origins[row, written])
+    if not completion.turns:
+        return {"spans": spans}
+    cuts = text_spans(spans, trajectories.tokens[row, written], pieces)
+    return {"spans": spans, "text_spans": cuts}
+
+
+def _turns(completion: Completion) -> dict[str, Any]:
+    """Returns an episode's turns and what it was to find; nothing of what is none."""
+    if not completion.turns:
+        return {}
+    columns = completion.columns
+    known = [name for name in ("evidence", "gold_titles") if columns.get(name)]
+    return turns_to_row(completion.turns) | {name: columns[name] for name in known}
 
 
 # Guidance lengths that reach their end with the run.

@@ -219,6 +219,7 @@ def _step(
         groups.trajectories,
         rewards,
         every_advantage,
+        run.model.tokenizer,
         groups.substitutes,
     )
     shown = prompts if logged < 0 else prompts[:logged]

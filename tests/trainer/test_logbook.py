@@ -9,8 +9,9 @@ from grpo_jax import config as c
 from grpo_jax import config_files
 from grpo_jax.data.examples import Example
 from grpo_jax.data.pipeline import EncodedPrompt
+from grpo_jax.data.tokenizer import load_tokenizer
 from grpo_jax.records import Origin, Trajectories
-from grpo_jax.rewards.base import Completion
+from grpo_jax.rewards.base import Completion, Turn, turns_of_row
 from grpo_jax.rewards.scoring import RewardTable
 from grpo_jax.trainer import logbook
 from grpo_jax.trainer.substitutes import Substitute
@@ -66,12 +67,20 @@ def batch():
         ("accuracy", "format"), values, np.array([1.0, 0.1, 0.0, np.nan])
     )
     advantages = np.array([0.5, -0.5, 0, 0], np.float32)
-    return logbook.Batch(prompts, completions, trajectories, table, advantages)
+    tokenizer = load_tokenizer("search-characters")
+    return logbook.Batch(
+        prompts,
+        completions,
+        trajectories,
+        table,
+        advantages,
+        tokenizer,
+    )
 
 
-def rows(tmp_path, prompts_written):
+def rows(tmp_path, prompts_written, whole=None):
     (tmp_path / "rollouts").mkdir(exist_ok=True)
-    whole = batch()
+    whole = whole or batch()
     shown = whole._replace(prompts=whole.prompts[:prompts_written])
     logbook.write_rollouts(tmp_path, 3, shown)
     path = tmp_path / "rollouts" / "000003.jsonl"
@@ -118,6 +127,44 @@ def test_rollouts_say_who_wrote_which_tokens(tmp_path):
         (9, 0),
         (9, 1),
     ]
+
+
+def test_an_episode_says_where_its_turns_are_and_what_it_looked_for(tmp_path):
+    whole = batch()
+    begin, end, a, b = whole.tokenizer.encode("<search></search>ab")
+    tokens = whole.trajectories.tokens.copy()
+    tokens[1, 2:7] = begin, a, b, end, 1  # of which the last is no text
+    turns = Turn("<search>", "q", ("4", "7")), Turn("</search>")
+    columns = {
+        "evidence": (("4",), ()),
+        "gold_titles": ("Four", "Five"),
+        "golds": ("r",),
+    }
+    episode = dataclasses.replace(
+        whole.completions[1],
+        text="<search>ab</search>",
+        turns=turns,
+        columns=columns,
+    )
+    completions = [whole.completions[0], episode, *whole.completions[2:]]
+    trajectories = whole.trajectories.replace(tokens=tokens)
+    changed = whole._replace(completions=completions, trajectories=trajectories)
+    plain, row, *_ = rows(tmp_path, 2, changed)
+    assert row["spans"] == [
+        ["sampled", 0, 1],
+        ["observation", 1, 3],
+        ["sampled", 3, 5],
+    ]
+    assert row["text_spans"] == [
+        ["sampled", 0, 8],
+        ["observation", 8, 10],
+        ["sampled", 10, 19],
+    ]
+    assert row["evidence"] == [["4"], []]
+    assert row["gold_titles"] == ["Four", "Five"]
+    assert turns_of_row(row) == turns
+    assert "golds" not in row
+    assert not {"turns", "text_spans", "evidence", "gold_titles", "note"} & set(plain)
 
 
 def test_fewer_groups_can_be_written(tmp_path):
