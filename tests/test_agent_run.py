@@ -115,3 +115,11 @@ def test_episodes_are_evaluated(whole):
     lines = (workdir / "evaluation" / "again.jsonl").read_text().splitlines()
     assert all("text" in turn for line in lines for turn in json.loads(line)["turns"])
     assert found["evidence_recall_mean"] == after["evidence_recall_mean"]
+    assert found["watched"].keys() == {"answer_f1", "evidence_recall"}
+    assert found["episode"]["calls_mean"] == found["calls_mean"]
+    assert found["episode"]["coverage_mean"] == found["evidence_recall_mean"]
+    assert found["sampled_tokens_mean"] < found["completion_tokens_mean"]
+    hops = found["by"]["hops"]
+    assert sum(part["problems"] for part in hops.values()) == found["problems"]
+    rows = map(json.loads, lines)
+    assert {row["parts"]["hops"] for row in rows} == hops.keys()

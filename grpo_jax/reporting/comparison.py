@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from grpo_jax.reporting.evaluations import title_of_reward
 from grpo_jax.reporting.terminal import print_plain, printable, stdout_console
 
 Row = dict[str, Any]
@@ -27,7 +28,7 @@ _HEADS = (
 def print_comparisons(rows: Sequence[Row], *, console: Console | None = None) -> None:
     """Prints what `trainer.comparison.compare` returned."""
     console = console or stdout_console()
-    lines = [list(_HEADS), *map(_cells, rows)]
+    lines = [list(_HEADS), *_lines(rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for first, *others in lines:
         cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
@@ -39,10 +40,35 @@ def print_comparisons(rows: Sequence[Row], *, console: Console | None = None) ->
 
 def markdown(rows: Sequence[Row]) -> str:
     """Returns the table and its notes as Markdown."""
-    lines = [_HEADS, ["---"] * len(_HEADS), *map(_cells, rows)]
+    lines = [_HEADS, ["---"] * len(_HEADS), *_lines(rows)]
     table = ["| " + " | ".join(line) + " |" for line in lines]
     notes = [f"- {note}" for note in _notes(rows)]
     return "\n".join([*table, "", *notes]) + "\n"
+
+
+def _lines(rows: Sequence[Row]) -> list[list[str]]:
+    """Returns a line a comparison, and below it its rewards and parts."""
+    lines = []
+    for row in rows:
+        lines.append(_cells(row))
+        for name, part in row["rewards"].items():
+            lines.append(_part(f"{row['split']}, {title_of_reward(name)}", part))
+        for column, parts in row["by"].items():
+            for value, part in parts.items():
+                lines.append(_part(f"{row['split']}, {column} {value}", part))
+    return lines
+
+
+def _part(name: str, part: Row) -> list[str]:
+    return [
+        name,
+        f"{part['problems']:,}",
+        "",
+        f"{100 * part['a']:.1f}",
+        f"{100 * part['b']:.1f}",
+        _change(part["difference"]),
+        *("", "", "", ""),
+    ]
 
 
 def _cells(row: Row) -> list[str]:
@@ -53,8 +79,7 @@ def _cells(row: Row) -> list[str]:
         f"{a['samples']}" if a["samples"] == b["samples"] else _both(row, "samples"),
         _accuracy(a),
         _accuracy(b),
-        f"{_points(change['mean'])} ({_points(change['low'])} to "
-        f"{_points(change['high'])})",
+        _change(change),
         _p_value(row["p_value"]),
         _p_value(row["p_value_holm"]),
         f"{a['completion_tokens_mean']:,.0f}, {b['completion_tokens_mean']:,.0f}",
@@ -101,6 +126,11 @@ def _accuracy(side: Row) -> str:
     error = side["standard_error"]
     shown = "" if error is None else f" ± {100 * error:.1f}"
     return f"{100 * side['accuracy']:.1f}{shown}"
+
+
+def _change(change: Row) -> str:
+    low, high = _points(change["low"]), _points(change["high"])
+    return f"{_points(change['mean'])} ({low} to {high})"
 
 
 def _points(value: float) -> str:

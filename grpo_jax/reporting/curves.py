@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from grpo_jax.reporting import agents
 from grpo_jax.reporting.evaluations import pass_at_one, title
 from grpo_jax.reporting.plots import Marker, Series, line_chart
 from grpo_jax.reporting.workdir import (
@@ -41,6 +42,23 @@ _COMPLETIONS = [
     Chart("rollout/generated_tokens", "Generated", "tokens in the step"),
     Chart("rollout/tier_mean", "Tier of the prompts", "mean", smooth=False),
     Chart("rollout/truncated_fraction", "Truncated completions", "", True),
+]
+_AGENTS = [
+    Chart("episode/calls_mean", "Calls", "an episode"),
+    Chart("episode/calls_max", "Most calls", "an episode"),
+    Chart("episode/no_call_fraction", "Episodes without a call", "", True),
+    Chart("episode/coverage_mean", "Evidence coverage", "", True),
+    Chart("episode/useful_call_fraction", "Calls that raise the coverage", "", True),
+    Chart("episode/surplus_call_fraction", "Calls after full coverage", "", True),
+    Chart("episode/over_search_fraction", "Episodes that search on", "", True),
+    Chart("episode/premature_stop_fraction", "Episodes that stop early", "", True),
+    Chart("episode/calls_hops_spearman", "Calls with hops", "rank correlation"),
+    Chart("episode/repeated_query_fraction", "Repeated queries", "", True),
+    Chart("episode/near_duplicate_fraction", "Near-duplicate queries", "", True),
+    Chart("episode/new_document_fraction", "New documents", "", True),
+    Chart("episode/malformed_fraction", "Malformed queries", "", True),
+    Chart("episode/refused_fraction", "Episodes that ask too often", "", True),
+    Chart("episode/failed_fraction", "Failed retrievals", "", True),
 ]
 _POLICY = [
     Chart("policy/entropy", "Entropy", "nats a token"),
@@ -132,6 +150,7 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         ("Learning", learning + _draw([*parts, *_GROUPS], runs, of_metrics)),
         ("Accuracy by length", costs),
         ("Completions", _draw(_COMPLETIONS, runs, of_metrics)),
+        ("Agents", _draw(_AGENTS, runs, of_metrics) + agents.family_charts(runs)),
         ("Guidance", _ladder_chart(runs) + _draw(_GUIDANCE, runs, of_metrics)),
         ("Policy and optimizer", _draw(_POLICY, runs, of_metrics)),
         ("Speed", _draw(_SPEED, runs, of_metrics)),
@@ -146,6 +165,9 @@ def chart_of(key: str) -> Chart:
     if key.startswith(SPREAD):
         title = f"{_spoken(key.removeprefix(SPREAD))} spread"
         return Chart(key, title, "std in a group")
+    if family := agents.family_of(key):
+        title = agents.member_title(family, key)
+        return Chart(key, title, family.unit, family.percent)
     named = [chart for chart in _named() if chart.key == key]
     return named[0] if named else Chart(key, key, percent=key.endswith("_fraction"))
 
@@ -268,11 +290,13 @@ def _draw(
 
 def _named() -> list[Chart]:
     step = [*_REWARD, *_GROUPS, *_COMPLETIONS, *_GUIDANCE, *_POLICY, *_SPEED]
+    step += _AGENTS
     return [*step, *HEALTH]
 
 
 def _is_named(key: str) -> bool:
-    return any(chart.key == key for chart in _named())
+    known = any(chart.key == key for chart in _named())
+    return known or agents.family_of(key) is not None
 
 
 def _spoken(key: str) -> str:

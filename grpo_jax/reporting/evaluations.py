@@ -56,7 +56,10 @@ def before_and_after(run: Run) -> tuple[Row | None, Row | None]:
 
 
 def measures(before: Row | None, after: Row | None) -> list[Measure]:
-    """Returns what either evaluation measured: pass@k, greedy, length, truncation."""
+    """Returns what either evaluation measured: pass@k, greedy, length, truncation.
+
+    Of agents also what their task watches, pass@1 by hops, and their calls.
+    """
     before, after = sides = before or {}, after or {}
     lines = []
     for kind in ("sampled", "greedy"):
@@ -64,10 +67,13 @@ def measures(before: Row | None, after: Row | None) -> list[Measure]:
         for key in sorted({*tables[0], *tables[1]}, key=_pass_order):
             name = key if kind == "sampled" else f"greedy {key}"
             lines.append(Measure(name, True, *(_estimate(t.get(key)) for t in tables)))
+    lines += _of_agents(before, after)
     for key, name, is_fraction in (
         ("format_fraction", "well formed", True),
         ("truncated_fraction", "truncated", True),
+        ("calls_mean", "mean calls", False),
         ("completion_tokens_mean", "mean tokens", False),
+        ("sampled_tokens_mean", "mean tokens, written", False),
     ):
         pair = (_estimate(before.get(key)), _estimate(after.get(key)))
         lines.append(Measure(name, is_fraction, *pair))
@@ -80,6 +86,25 @@ def measures(before: Row | None, after: Row | None) -> list[Measure]:
     if any(ungraded):
         lines.append(Measure("not graded", True, *map(_estimate, ungraded)))
     return [line for line in lines if line.before or line.after]
+
+
+def _of_agents(before: Row, after: Row) -> list[Measure]:
+    """Returns the rewards that the task watches, and pass@1 by hops."""
+    tables = [_table(row, "watched") for row in (before, after)]
+    lines = [
+        Measure(title_of_reward(key), True, *(_estimate(t.get(key)) for t in tables))
+        for key in dict.fromkeys((*tables[0], *tables[1]))
+    ]
+    hops = [_table(_table(row, "by"), "hops") for row in (before, after)]
+    for key in dict.fromkeys((*hops[0], *hops[1])):
+        pair = (pass_at_one(_table(table, key)) for table in hops)
+        lines.append(Measure(f"pass@1, hops {key}", True, *pair))
+    return lines
+
+
+def title_of_reward(name: str) -> str:
+    """Returns how a reward is called in a table."""
+    return {"answer_f1": "F1"}.get(name, name.replace("_", " "))
 
 
 def pass_at_one(row: Row | None) -> Estimate | None:

@@ -65,6 +65,8 @@ class Completion:
       max_tokens: the limit that it was written under; 0 is none.
       turns: what an episode recorded, in order; () where there was none. All but the
         last were followed by an observation, which is in `text` and not in a turn.
+      sampled_tokens: of `num_tokens`, those that the policy wrote, which guidance and
+        observations are not; 0 where that is not known.
     """
 
     prompt: str
@@ -76,6 +78,7 @@ class Completion:
     columns: Mapping[str, Any]
     max_tokens: int = 0
     turns: tuple[Turn, ...] = ()
+    sampled_tokens: int = 0
 
     @property
     def failed(self) -> bool:

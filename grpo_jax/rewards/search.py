@@ -9,6 +9,9 @@ from grpo_jax.rewards.legacy_david import legacy_david
 from grpo_jax.rewards.reading import is_well_formed, read_answer
 from grpo_jax.rewards.tags import TagSet
 
+# What evaluations of search agents report beside accuracy.
+WATCHED = ("answer_f1", "evidence_recall")
+
 
 def search_rewards(
     tags: TagSet, config: SearchRewardConfig

@@ -17,8 +17,6 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from grpo_jax.config import EpisodeConfig
 from grpo_jax.data.examples import Example
 from grpo_jax.environments.base import Environment, Notice, Reply
@@ -278,35 +276,3 @@ class Conversation:
         self._bound_turn(episode)
         session.resume(row)
         return True
-
-
-def metrics(episodes: Sequence[Sequence[Turn]]) -> dict[str, float]:
-    """Returns what episodes did: calls, and how many were of no use.
-
-    Args:
-      episodes: the turns of each.
-    """
-    asked = [[turn for turn in turns if turn.query] for turns in episodes]
-    calls = sum(map(len, asked))
-    malformed = sum(turn.malformed for turns in episodes for turn in turns)
-    shown = new = repeated = 0
-    for turns in asked:
-        known: set[str] = set()
-        queries: set[str] = set()
-        for turn in turns:
-            plain = " ".join(turn.query.lower().split())
-            repeated += plain in queries
-            queries.add(plain)
-            shown += len(turn.document_ids)
-            new += len(set(turn.document_ids) - known)
-            known.update(turn.document_ids)
-    failed = [any(turn.failed for turn in turns) for turns in episodes]
-    return {
-        "episode/calls_mean": calls / len(episodes),
-        "episode/calls_max": float(max(map(len, asked))),
-        "episode/no_call_fraction": float(np.mean([not turns for turns in asked])),
-        "episode/malformed_fraction": malformed / max(calls + malformed, 1),
-        "episode/repeated_query_fraction": repeated / max(calls, 1),
-        "episode/new_document_fraction": new / max(shown, 1),
-        "episode/failed_fraction": float(np.mean(failed)),
-    }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.data.tokenizer import Tokenizer
-from grpo_jax.records import Trajectories
+from grpo_jax.records import Origin, Trajectories
 from grpo_jax.rewards.base import Completion, Turn
 from grpo_jax.rollout.texts import Request
 
@@ -43,6 +43,7 @@ def completions(
       turns: of the episode of each row; () where there were none.
     """
     seen = []
+    sampled = (trajectories.origins == Origin.SAMPLED).sum(axis=1)
     group_size = len(trajectories.lengths) // len(prompts)
     for row in range(len(trajectories.lengths)):
         prompt = prompts[row // group_size]
@@ -59,6 +60,7 @@ def completions(
                 columns=prompt.example.columns,
                 max_tokens=max_tokens,
                 turns=turns[row] if turns else (),
+                sampled_tokens=int(sampled[row]),
             )
         )
     return seen

@@ -57,6 +57,8 @@ class Task:
       validation: examples looked at during training; may be empty.
       test: examples looked at before and after; may be empty.
       rewards: rewards that a config may name; "accuracy" must be one of them.
+      watched: those from 0 to 1 that evaluations report beside accuracy, whether or not
+        a run trains on them.
       demonstrate: worked solutions for a warm start, drawn with a generator.
       documents: what a search agent can find; () where the task needs no search or
         brings no corpus of its own.
@@ -71,6 +73,7 @@ class Task:
     validation: Sequence[Example]
     test: Sequence[Example]
     rewards: Mapping[str, RewardFunction]
+    watched: Sequence[str] = ()
     demonstrate: Demonstrate = own_solutions
     documents: Sequence[Document] = ()
     experts: Mapping[int, Sequence[ExpertTurn]] = dataclasses.field(

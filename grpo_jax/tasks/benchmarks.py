@@ -9,13 +9,18 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from grpo_jax import choices
 from grpo_jax.config import RewardConfig
 from grpo_jax.data import columns, sources
 from grpo_jax.data.examples import Example
 from grpo_jax.rewards import extraction
 from grpo_jax.rewards.accuracy import accuracy
+from grpo_jax.rewards.search import WATCHED, search_rewards
+from grpo_jax.rewards.tags import tag_set
 from grpo_jax.tasks.base import Task, failed_checks
+from grpo_jax.tasks.corpus import documents_of, with_evidence
 from grpo_jax.tasks.math import verifier
+from grpo_jax.tasks.multihop import examples_of, read_questions
 
 # The user's turn, without a system prompt. As in open-rs the last line holds the box;
 # the words are not theirs.
@@ -60,8 +65,10 @@ class Benchmark:
       problems: how many it has; 0 is not known.
       samples: completions of each problem, so that chance is small beside the number
         of problems.
-      max_completion_tokens: longest completion.
+      max_completion_tokens: longest completion; 0 is that of the run.
       gold: reads the reference.
+      search: questions of several hops, in the forms of `questions.py`. They are asked
+        as the run asks, and answered in its episodes.
     """
 
     name: str
@@ -70,6 +77,11 @@ class Benchmark:
     samples: int = 4
     max_completion_tokens: int = 32768
     gold: Gold = extraction.after_hashes
+    search: bool = False
+
+
+def _search(name: str, location: str, problems: int, samples: int) -> Benchmark:
+    return Benchmark(name, location, problems, samples, 0, search=True)
 
 
 BENCHMARKS = {
@@ -83,6 +95,10 @@ BENCHMARKS = {
         Benchmark("olympiadbench", "hub:knoveleng/OlympiadBench:train", 675),
         # Grade-school arithmetic: what is longer repeats itself.
         Benchmark("gsm8k", "hub:openai/gsm8k:main:test", 1319, 4, 8192),
+        _search("hotpotqa", "hub:hotpotqa/hotpot_qa:distractor:validation", 7405, 1),
+        _search("2wiki", "hub:framolfese/2WikiMultihopQA:validation", 12576, 1),
+        _search("musique", "hub:dgslibisey/MuSiQue:musique_ans_v1.0_dev", 2417, 1),
+        _search("bamboogle", "hub:chiayewken/bamboogle:test", 125, 8),
     )
 }
 
@@ -159,14 +175,39 @@ def read(benchmark: Benchmark) -> list[Example]:
     return examples
 
 
-def task(benchmark: Benchmark, reward: RewardConfig) -> Task:
-    """Returns what grades a benchmark; nothing is trained on it."""
+def task(benchmark: Benchmark, tags: choices.Tags, reward: RewardConfig) -> Task:
+    """Returns a benchmark's problems as a test, and what grades them.
+
+    Pages that the rows of one to search for bring are its documents.
+
+    Args:
+      benchmark: nothing is trained on it.
+      tags: of answers to questions of several hops.
+      reward: limits of the verifier, and parameters of rewards.
+
+    Raises:
+      FileNotFoundError: nothing is at the location.
+      ValueError: a row that cannot be used.
+    """
+    if benchmark.search:
+        questions = read_questions(benchmark.location)
+        documents = documents_of(questions)
+        return Task(
+            name=benchmark.name,
+            train=(),
+            validation=(),
+            test=with_evidence(examples_of(questions), documents),
+            rewards=search_rewards(tag_set(tags), reward.search),
+            watched=WATCHED,
+            documents=documents,
+        )
+    examples = read(benchmark)
     pool = verifier(reward)
     return Task(
         name=benchmark.name,
         train=(),
         validation=(),
-        test=(),
+        test=examples,
         rewards={"accuracy": accuracy(pool)},
         take_counts=functools.partial(failed_checks, pool),
         close=pool.close,

@@ -53,6 +53,12 @@ def _checked(task: Any, name: str) -> Task:
             f"task {name!r} has the rewards {list(task.rewards)}: one of them must be "
             "'accuracy', which evaluation reports"
         )
+    for watched in task.watched:
+        if watched not in task.rewards:
+            raise ValueError(
+                f"task {name!r} watches {watched!r}, which is none of its rewards "
+                f"{list(task.rewards)}: name one of them"
+            )
     if not task.train:
         raise ValueError(f"task {name!r} has no training example: give at least one")
     for split in ("train", "validation", "test"):

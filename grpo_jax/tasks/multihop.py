@@ -4,7 +4,7 @@ from grpo_jax.config import RewardConfig, TaskConfig
 from grpo_jax.data import sources
 from grpo_jax.data.examples import Example
 from grpo_jax.rewards.answer import normalize
-from grpo_jax.rewards.search import search_rewards
+from grpo_jax.rewards.search import WATCHED, search_rewards
 from grpo_jax.rewards.tags import TagSet
 from grpo_jax.tasks import rows
 from grpo_jax.tasks.base import Task
@@ -40,6 +40,7 @@ def multihop(config: TaskConfig, tags: TagSet, reward: RewardConfig) -> Task:
         validation=validation,
         test=test,
         rewards=search_rewards(tags, reward.search),
+        watched=WATCHED,
         documents=documents,
         experts=_experts(config, train),
     )

@@ -25,7 +25,7 @@ import numpy as np
 from grpo_jax.config import RewardConfig
 from grpo_jax.data.examples import Example, Segment
 from grpo_jax.retrieval.base import Document
-from grpo_jax.rewards.search import search_rewards
+from grpo_jax.rewards.search import WATCHED, search_rewards
 from grpo_jax.rewards.tags import TagSet
 from grpo_jax.task_config import WorldConfig
 from grpo_jax.tasks.base import Task
@@ -126,6 +126,7 @@ def world(config: WorldConfig, tags: TagSet, reward: RewardConfig) -> Task:
         validation=validation,
         test=test,
         rewards=search_rewards(tags, reward.search),
+        watched=WATCHED,
         demonstrate=demonstrate,
         documents=[entity.document for entity in made.entities],
         experts=experts,

@@ -27,17 +27,26 @@ class Solved:
       accuracy: of its samples, NaN where one was not graded.
       tokens: of its samples.
       finished: whether each was not cut.
+      rewards: of its samples, by name; NaN where one has no value.
+      parts: to which ones of an evaluation it belongs, such as "hops" to "2".
     """
 
     prompt: str
     accuracy: list[float] = dataclasses.field(default_factory=list)
     tokens: list[int] = dataclasses.field(default_factory=list)
     finished: list[bool] = dataclasses.field(default_factory=list)
+    rewards: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    parts: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def pass_rate(self) -> float:
         """The fraction of graded samples that are right; NaN if none was graded."""
         return float(statistics.pass_at_k(np.array([self.accuracy]), 1)[0])
+
+    def mean_reward(self, name: str) -> float:
+        """The mean of a reward of the samples that have one; NaN if none has."""
+        values = np.array([self.rewards.get(name, [])], float)
+        return float(statistics.mean_of_samples(values)[0])
 
 
 # What is asked, its reference, and which of several such problems this is.
@@ -111,8 +120,10 @@ def read(path: pathlib.Path) -> Evaluation:
             question = row.get("question", row["prompt"])
             key = (row.get("problem", row["prompt"]), question, row["reference"])
             solved = by_problem.setdefault(key, Solved(row["prompt"]))
-            accuracy = row["accuracy"]
-            solved.accuracy.append(math.nan if accuracy is None else float(accuracy))
+            solved.accuracy.append(_number(row["accuracy"]))
+            for name, value in row.get("rewards", {}).items():
+                solved.rewards.setdefault(name, []).append(_number(value))
+            solved.parts = row.get("parts", {})
             solved.tokens.append(int(row["completion_tokens"]))
             solved.finished.append(bool(row["finished"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -203,7 +214,54 @@ def _compare(
         "difference": _finite(dataclasses.asdict(change)),
         "p_value": change.p_value,
         "mcnemar": _mcnemar(a, b, keys, rates),
+        "rewards": _by_reward(a, b, keys, confidence),
+        "by": _by_part(a, keys, rates, confidence),
         "notes": notes,
+    }
+
+
+def _by_reward(
+    a: Evaluation, b: Evaluation, keys: Sequence[_Key], confidence: float
+) -> dict[str, Any]:
+    """Returns the comparison by every reward that both evaluations watch."""
+    sides = [side.result.get("watched") or {} for side in (a, b)]
+    found = {}
+    for name in [name for name in sides[0] if name in sides[1]]:
+        means = np.array(
+            [[side.problems[key].mean_reward(name) for key in keys] for side in (a, b)]
+        )
+        known = ~np.isnan(means).any(axis=0)
+        if known.any():
+            found[name] = _pair(means[:, known], confidence)
+    return found
+
+
+def _by_part(
+    a: Evaluation,
+    keys: Sequence[_Key],
+    rates: Float[np.ndarray, "2 N"],
+    confidence: float,
+) -> dict[str, dict[str, Any]]:
+    """Returns the comparison by hops, level and type, as far as A's are known."""
+    parts = [a.problems[key].parts for key in keys]
+    found: dict[str, dict[str, Any]] = {}
+    for column, values in a.result.get("by", {}).items():
+        for value in values:
+            rows = [part.get(column) == value for part in parts]
+            if any(rows):
+                chosen = rates[:, np.array(rows)]
+                found.setdefault(column, {})[value] = _pair(chosen, confidence)
+    return found
+
+
+def _pair(values: Float[np.ndarray, "2 N"], confidence: float) -> dict[str, Any]:
+    """Returns means of both sides and their difference, of one estimate a problem."""
+    change = paired.difference(values[0], values[1], confidence)
+    return {
+        "problems": values.shape[1],
+        "a": float(values[0].mean()),
+        "b": float(values[1].mean()),
+        "difference": _finite(dataclasses.asdict(change)),
     }
 
 
@@ -246,6 +304,10 @@ def _settings_that_differ(a: Evaluation, b: Evaluation) -> list[str]:
         for name in _SAMPLING
         if a.result.get(name) != b.result.get(name)
     ]
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:

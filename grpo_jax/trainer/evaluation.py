@@ -14,7 +14,7 @@ from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import Completion
 from grpo_jax.rollout import groups
 from grpo_jax.rollout.sampling import Sampling
-from grpo_jax.trainer import statistics, token_costs
+from grpo_jax.trainer import breakdown, episode_metrics, statistics, token_costs
 from grpo_jax.trainer.journal import Journal
 from grpo_jax.trainer.model import EVALUATION
 from grpo_jax.trainer.run import Run
@@ -79,8 +79,7 @@ def evaluate(
     )
     greedy = None
     if config.greedy:
-        graded = grade(run, view, prompts, Sampling(temperature=0.0), 1)
-        greedy = _passes(graded.accuracy, config.confidence)
+        greedy = grade(run, view, prompts, Sampling(temperature=0.0), 1)
     shape = sampled.accuracy.shape
     tokens = np.array([each.num_tokens for each in sampled.completions]).reshape(shape)
     finished = np.array([each.finished for each in sampled.completions]).reshape(shape)
@@ -95,8 +94,8 @@ def evaluate(
         "max_completion_tokens": limit,
         # pass@1 is the mean over all samples, also called avg@k.
         "sampled": _passes(sampled.accuracy, config.confidence),
-        "greedy": greedy,
-        "completion_tokens_mean": float(np.mean(tokens)),
+        "greedy": _passes(greedy.accuracy, config.confidence) if greedy else None,
+        **breakdown.means(sampled.completions, sampled.rewards, np.arange(tokens.size)),
         "tokens_mean": token_costs.token_means(tokens, sampled.accuracy, finished),
         "accuracy_by_length": token_costs.accuracy_by_length(
             tokens, sampled.accuracy, limit
@@ -105,11 +104,20 @@ def evaluate(
         "ungraded_fraction": float(np.isnan(sampled.accuracy).mean()),
         **run.task.take_counts(),
     }
-    for reward, values in zip(
-        sampled.rewards.names, sampled.rewards.values.T, strict=True
-    ):
-        graded = values[~np.isnan(values)]
-        result[f"{reward}_mean"] = float(graded.mean()) if len(graded) else None
+    if watched := _watched(run, sampled):
+        result["watched"] = watched
+    if run.environment:
+        result["episode"] = _episodes(run, sampled)
+    parts = breakdown.by_part(
+        [prompt.example for prompt in prompts],
+        sampled.completions,
+        sampled.rewards,
+        sampled.accuracy,
+        greedy.accuracy if greedy else None,
+        config.confidence,
+    )
+    if parts:
+        result["by"] = parts
     return result, sampled
 
 
@@ -122,6 +130,8 @@ def headline(result: dict[str, Any]) -> dict[str, float]:
         metrics[f"evaluation/{name}_standard_error"] = error
     if result["greedy"]:
         metrics["evaluation/greedy"] = result["greedy"]["pass@1"]["mean"]
+    for name, interval in result.get("watched", {}).items():
+        metrics[f"evaluation/{name}"] = interval["mean"]
     metrics["evaluation/completion_tokens_mean"] = result["completion_tokens_mean"]
     return metrics
 
@@ -157,7 +167,8 @@ def grade(
     else:
         completions = complete(prompts)
     # Accuracy is what is evaluated, whether or not the run trains on it.
-    rewards = {"accuracy": (1.0, run.task.rewards["accuracy"]), **run.rewards}
+    looked_at = ("accuracy", *run.task.watched)
+    rewards = {name: (1.0, run.task.rewards[name]) for name in looked_at} | run.rewards
     # The verifier's deadline is for a batch of training; this may be many.
     count = max(1, setup.max_rows // samples) * samples
     tables = [
@@ -185,3 +196,26 @@ def _passes(
         )
         for k in ks
     }
+
+
+def _watched(run: Run, graded: Graded) -> dict[str, dict[str, float]]:
+    """Returns the rewards that the task watches, as means of problems with intervals.
+
+    Without those that no problem has, such as evidence that is not known.
+    """
+    found = {}
+    for name in run.task.watched:
+        values = graded.rewards.values[:, graded.rewards.names.index(name)]
+        means = statistics.mean_of_samples(values.reshape(graded.accuracy.shape))
+        if not np.isnan(means).all():
+            confidence = run.config.evaluation.confidence
+            found[name] = statistics.mean_with_interval(means, confidence)
+    return found
+
+
+def _episodes(run: Run, graded: Graded) -> dict[str, float]:
+    """Returns the metrics of episodes, without the area in their names."""
+    found = episode_metrics.metrics(
+        graded.completions, graded.accuracy.ravel(), run.config.episode.max_calls
+    )
+    return {name.removeprefix("episode/"): value for name, value in found.items()}

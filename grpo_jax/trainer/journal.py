@@ -116,6 +116,7 @@ class Journal:
             "sample": key[1],
             "completion": completion.text,
             "completion_tokens": completion.num_tokens,
+            "sampled_tokens": completion.sampled_tokens,
             "finished": completion.finished,
             **turns_to_row(completion.turns),
         }
@@ -134,6 +135,7 @@ class Journal:
             columns=prompt.example.columns,
             max_tokens=self.settings["max_completion_tokens"],
             turns=turns_of_row(row),
+            sampled_tokens=row.get("sampled_tokens", 0),
         )
 
 

@@ -18,6 +18,7 @@ from grpo_jax.records import Trajectories
 from grpo_jax.reporting.files import write_atomically
 from grpo_jax.rewards.base import Completion, turns_to_row
 from grpo_jax.rewards.scoring import RewardTable
+from grpo_jax.trainer.breakdown import parts_of
 from grpo_jax.trainer.evaluation import Graded
 from grpo_jax.trainer.metrics import plain
 from grpo_jax.trainer.spans import text_spans, token_spans
@@ -217,10 +218,14 @@ def write_evaluation(
             "completion": completion.text,
             "reference": completion.reference[:_REFERENCE_CHARACTERS],
             "accuracy": plain(accuracy),
+            "rewards": _rewards(samples.rewards, row),
             "completion_tokens": completion.num_tokens,
+            "sampled_tokens": completion.sampled_tokens,
             "finished": completion.finished,
             **turns_to_row(completion.turns),
         }
+        if parts := parts_of(example.columns):
+            line["parts"] = parts
         lines.append(json.dumps(line, ensure_ascii=False))
     path = workdir / "evaluation" / f"{result['name']}.json"
     # The usual temporary name is that of the journal, which may still be needed.
@@ -238,6 +243,12 @@ def read_evaluation(workdir: pathlib.Path, name: str) -> dict[str, Any] | None:
 def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
     """Writes an object as indented JSON, whole or not at all; NaN becomes null."""
     _write(path, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _rewards(table: RewardTable, row: int) -> dict[str, Any]:
+    """Returns the rewards of a row by name; None where one has no value."""
+    pairs = zip(table.names, table.values[row], strict=True)
+    return {name: plain(value) for name, value in pairs}
 
 
 def _pieces(batch: Batch) -> Sequence[bytes]:

@@ -19,11 +19,11 @@ from grpo_jax.config import TrainConfig
 from grpo_jax.policy import transformer
 from grpo_jax.policy.compilation import CompileLog
 from grpo_jax.reporting import page, terminal
-from grpo_jax.rollout import episodes
 from grpo_jax.trainer import batch as batches
 from grpo_jax.trainer import (
     collection,
     difficulty,
+    episode_metrics,
     evaluation,
     expansion,
     ladder,
@@ -190,7 +190,7 @@ def _step(
     metrics |= run.task.take_counts()
     if run.environment:
         metrics |= run.environment.take_metrics()
-        metrics |= episodes.metrics([each.turns for each in completions])
+        metrics |= episode_metrics.of_step(completions, rewards, config)
     metrics |= timer.metrics()
     metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
     metrics |= stepmetrics.rollout_metrics(

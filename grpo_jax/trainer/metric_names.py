@@ -7,6 +7,8 @@ import difflib
 from collections.abc import Iterable
 
 from grpo_jax.config import MonitorConfig, TrainConfig
+from grpo_jax.rewards.search import WATCHED
+from grpo_jax.trainer.episode_metrics import ACTIONS, MOST_HOPS, RIGHT
 
 _ALWAYS = {
     "compile": "programs seconds",
@@ -39,7 +41,12 @@ _WITH_GUIDANCE = {
 }
 _WITH_EPISODES = {
     "episode": "calls_max calls_mean failed_fraction malformed_fraction "
-    "new_document_fraction no_call_fraction repeated_query_fraction",
+    "near_duplicate_fraction new_document_fraction no_call_fraction refused_fraction "
+    "repeated_query_fraction",
+}
+_WITH_HOPS = {
+    "episode": "calls_hops_spearman coverage_mean over_search_fraction "
+    "surplus_call_fraction useful_call_fraction"
 }
 _WITH_EXPERTS = {"expert": "nll seeded_fraction too_long_fraction unknown_fraction"}
 _WITH_EXPANSION = {
@@ -70,6 +77,9 @@ def of_run(config: TrainConfig) -> set[str]:
             names.add("guidance/kl")
     if config.episode.environment:
         groups.append(_WITH_EPISODES)
+        names |= _of_episodes(config)
+        if _knows_hops(config):
+            groups.append(_WITH_HOPS)
     if config.experts.below:
         groups.append(_WITH_EXPERTS)
     if config.expansion.continuations:
@@ -81,6 +91,8 @@ def of_run(config: TrainConfig) -> set[str]:
         for k in range(config.evaluation.samples.bit_length()):
             name = f"evaluation/pass@{2**k}"
             names |= {name, f"{name}_standard_error"}
+        if _knows_hops(config):
+            names |= {f"evaluation/{name}" for name in WATCHED}
     if "accuracy" in config.reward.weights:
         groups.append(_WITH_ACCURACY)
     for reward in config.reward.weights:
@@ -88,6 +100,28 @@ def of_run(config: TrainConfig) -> set[str]:
     for group in groups:
         names |= {f"{area}/{each}" for area in group for each in group[area].split()}
     return names
+
+
+def _of_episodes(config: TrainConfig) -> set[str]:
+    """Returns names that follow `episode.max_calls`, the task and the rewards."""
+    turns = range(1, config.episode.max_calls + 1)
+    names = {f"{action}_turn_{turn}" for action in ACTIONS for turn in turns}
+    judged = not config.reward.weights.keys().isdisjoint(RIGHT)
+    if judged:
+        names |= {f"right_calls_{count}" for count in (0, *turns)}
+    if _knows_hops(config):
+        names |= {f"gain_turn_{turn}" for turn in turns}
+        by_hops = ("calls", "tokens", *(["right"] if judged else []))
+        hops = range(1, MOST_HOPS + 1)
+        names |= {f"{name}_hops_{count}" for name in by_hops for count in hops}
+        if judged:
+            names.add("premature_stop_fraction")
+    return {f"episode/{name}" for name in names}
+
+
+def _knows_hops(config: TrainConfig) -> bool:
+    """Whether questions say which documents they need; a user's own may."""
+    return config.task.name in ("world", "multihop") or ":" in config.task.name
 
 
 def check(config: TrainConfig) -> None:

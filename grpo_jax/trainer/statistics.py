@@ -43,6 +43,14 @@ def pass_at_k(values: Float[np.ndarray, "N k"], k: int) -> Float[np.ndarray, " N
     return np.where(graded >= k, 1 - missed, np.nan)
 
 
+def mean_of_samples(values: Float[np.ndarray, "N k"]) -> Float[np.ndarray, " N"]:
+    """Returns the mean of each problem's samples that are not NaN; NaN of none."""
+    known = ~np.isnan(values)
+    sums = np.where(known, values, 0).sum(axis=1)
+    counts = known.sum(axis=1)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
 def mean_with_interval(
     values: Float[np.ndarray, " N"], confidence: float
 ) -> dict[str, float]:
@@ -107,3 +115,19 @@ def binomial_standard_error(accuracy: float, problems: int) -> float:
     which is `standard_error` of values that are 0 or 1.
     """
     return math.sqrt(accuracy * (1 - accuracy) / (problems - 1))
+
+
+def spearman(a: Float[np.ndarray, " n"], b: Float[np.ndarray, " n"]) -> float:
+    """Returns Spearman's rank correlation; equal values share their mean rank.
+
+    Args:
+      a: not all equal.
+      b: not all equal.
+    """
+    return float(np.corrcoef(mean_ranks(a), mean_ranks(b))[0, 1])
+
+
+def mean_ranks(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Returns ranks from 1; equal values share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]

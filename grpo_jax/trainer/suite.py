@@ -11,7 +11,9 @@ import numpy as np
 from grpo_jax.config import SamplingConfig, TrainConfig
 from grpo_jax.curation.contamination import contamination
 from grpo_jax.curation.problems import Problem
+from grpo_jax.data.examples import Example
 from grpo_jax.data.pipeline import EncodedPrompt
+from grpo_jax.environments.load import open_environment
 from grpo_jax.reporting import terminal
 from grpo_jax.tasks import benchmarks
 from grpo_jax.tasks.benchmarks import Benchmark
@@ -91,6 +93,9 @@ def split_job(config: TrainConfig, split: str, options: Options) -> Job:
 def benchmark_job(model: Model, benchmark: Benchmark, options: Options) -> Job:
     """Returns the evaluation of a benchmark, asked and sampled as it recommends.
 
+    One to search for is asked as the run asks, with its episodes and its retrieval, or
+    where that names no documents, with the pages that the benchmark's rows bring.
+
     Args:
       model: as the configuration built it.
       benchmark: what is evaluated.
@@ -98,9 +103,14 @@ def benchmark_job(model: Model, benchmark: Benchmark, options: Options) -> Job:
 
     Raises:
       FileNotFoundError: nothing is at the benchmark's location.
-      ValueError: no usable problem, or prompts that leave no room for a completion.
+      ValueError: no usable problem, nothing to search, or prompts that leave no room
+        for a completion.
     """
-    examples = benchmarks.read(benchmark)
+    config, context = model.config, model.arch.max_context_tokens
+    graded = benchmarks.task(benchmark, config.task.tags, config.reward)
+    examples = graded.test
+    if config.retrieval.names_documents:
+        examples = [_without_evidence(example) for example in examples]
     if benchmark.problems not in (0, len(examples)):
         terminal.say(
             f"warning: {benchmark.location} holds {len(examples)} problems and "
@@ -108,9 +118,8 @@ def benchmark_job(model: Model, benchmark: Benchmark, options: Options) -> Job:
             "with published ones"
         )
     examples = examples[: options.problems or None]
-    config, context = model.config, model.arch.max_context_tokens
     task = config.task
-    if not options.training_prompt:
+    if not (options.training_prompt or benchmark.search):
         task = dataclasses.replace(
             task,
             system_prompt="",
@@ -130,7 +139,9 @@ def benchmark_job(model: Model, benchmark: Benchmark, options: Options) -> Job:
             f"model's context of {context} tokens: evaluate another model on it"
         )
     longest = max(len(prompt.tokens) for prompt in prompts)
-    limit = options.max_completion_tokens or _limit(benchmark, context - longest)
+    limit = options.max_completion_tokens or _limit(
+        benchmark, config, context - longest
+    )
     changed = dataclasses.replace(
         config.evaluation,
         samples=options.samples or benchmark.samples,
@@ -143,8 +154,17 @@ def benchmark_job(model: Model, benchmark: Benchmark, options: Options) -> Job:
     built = with_prompts_of(longest, dataclasses.replace(config, evaluation=changed))
     plan = planning.plan_on(built.config, built.arch, built.mesh)
     built = dataclasses.replace(built, plan=plan)
-    run = Run(built.config, built, benchmarks.task(benchmark, config.reward), {})
+    environment = None
+    if benchmark.search:
+        environment = open_environment(config, graded, model.mesh)
+    run = Run(built.config, built, graded, {}, environment)
     return Job(benchmark.name, run, prompts)
+
+
+def _without_evidence(example: Example) -> Example:
+    """Returns an example without gold pages, whose ids are not of another corpus."""
+    columns = {name: x for name, x in example.columns.items() if name != "evidence"}
+    return dataclasses.replace(example, columns=columns)
 
 
 def settings(job: Job, weights: str, seed: int) -> dict[str, Any]:
@@ -233,11 +253,16 @@ def _sampling(recommended: SamplingConfig, options: Options) -> SamplingConfig:
     return dataclasses.replace(recommended, **changed)
 
 
-def _limit(benchmark: Benchmark, room: int) -> int:
+def _limit(benchmark: Benchmark, config: TrainConfig, room: int) -> int:
     """Returns the recommended longest completion, or what the context leaves."""
-    if room < benchmark.max_completion_tokens:
+    recommended = (
+        benchmark.max_completion_tokens
+        or config.evaluation.max_completion_tokens
+        or config.rollout.max_completion_tokens
+    )
+    if room < recommended:
         terminal.say(
             f"{benchmark.name}: completions have up to {room} tokens, not "
-            f"{benchmark.max_completion_tokens}: the model's context holds no more"
+            f"{recommended}: the model's context holds no more"
         )
-    return min(benchmark.max_completion_tokens, room)
+    return min(recommended, room)

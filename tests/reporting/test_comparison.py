@@ -37,6 +37,8 @@ def row(split: str = "aime24", **more):
         "p_value": 0.0004,
         "p_value_holm": 0.0126,
         "mcnemar": None,
+        "rewards": {},
+        "by": {},
         "notes": [],
     } | more
 
@@ -98,3 +100,16 @@ def test_markdown():
     assert head.count("|") == rule.count("|") == line.count("|") == 11
     assert line.startswith("| aime24 | 1,319 | 4 | 50.0 ± 5.1 | 43.3 ± 5.1 |")
     assert empty == "" and note.startswith("- A is ")
+
+
+def test_lines_of_rewards_and_parts():
+    change = row()["difference"] | {"mean": 0.1, "low": -0.05, "high": 0.25}
+    part = {"problems": 40, "a": 0.25, "b": 0.35, "difference": change}
+    whole = row(rewards={"answer_f1": part}, by={"hops": {"2": part}, "level": {}})
+    head, _, f1, hops, *_ = printed([whole])
+    cells = ["40", "25.0", "35.0", "+10.0 (−5.0 to +25.0)"]
+    assert re.split(r"\s{2,}", f1.strip()) == ["aime24, F1", *cells]
+    assert re.split(r"\s{2,}", hops.strip()) == ["aime24, hops 2", *cells]
+    assert len(f1) == len(hops) == len(head)
+    lines = markdown([whole]).split("\n")
+    assert {line.count("|") for line in lines[:5]} == {11}

@@ -11,7 +11,6 @@ from grpo_jax.environments.base import Notice, Reply
 from grpo_jax.episode_config import EpisodeConfig
 from grpo_jax.policy import sharding
 from grpo_jax.records import Origin
-from grpo_jax.rewards.base import Turn
 from grpo_jax.rewards.reading import Query
 from grpo_jax.rollout import episodes, stops
 from tests import helpers
@@ -310,28 +309,3 @@ def test_episodes_on_eight_devices(tiny):
     spread = session.trajectories(rows)
     assert (list(map(talk.turns, rows)), helpers.texts_of(spread)) == said
     helpers.check_log_probs(tiny, spread)
-
-
-def test_metrics_by_hand():
-    found = episodes.metrics(
-        [
-            (
-                Turn("x", "who", ("1", "2")),
-                Turn("x", "Who ", ("2", "3")),
-                Turn("x"),
-            ),
-            (Turn("x", malformed=True), Turn("x")),
-            (Turn("x", "where", failed=True),),
-            (Turn("x"),),
-        ]
-    )
-    assert found == {
-        "episode/calls_mean": 0.75,
-        "episode/calls_max": 2.0,
-        "episode/no_call_fraction": 0.5,
-        "episode/malformed_fraction": 0.25,
-        "episode/repeated_query_fraction": 1 / 3,
-        "episode/new_document_fraction": 0.75,
-        "episode/failed_fraction": 0.25,
-    }
-    assert np.isfinite(list(episodes.metrics([(Turn("x"),)]).values())).all()

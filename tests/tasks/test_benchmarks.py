@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from grpo_jax import choices
+from grpo_jax.config import RewardConfig
+from grpo_jax.rewards.base import Completion
 from grpo_jax.rewards.math import verify_math
 from grpo_jax.tasks import benchmarks
 from grpo_jax.tasks.benchmarks import BENCHMARKS, parse, read
@@ -135,3 +138,49 @@ def test_training_questions(tmp_path):
     assert benchmarks.questions(str(write(tmp_path / "t.jsonl", rows))) == ["1+1?"]
     with pytest.raises(ValueError, match="has no column 'question'"):
         benchmarks.questions(str(write(tmp_path / "t.jsonl", [{"x": "1+1?"}])))
+
+
+HOTPOT = {
+    "_id": "x1",
+    "question": "Who leads the town of the inn?",
+    "answer": "Bo Lin",
+    "level": "hard",
+    "type": "bridge",
+    "context": [
+        ["Inn", ["It is in Rook."]],
+        ["Rook", ["Led by Bo Lin."]],
+        ["C", ["-"]],
+    ],
+    "supporting_facts": [["Inn", 0], ["Rook", 0]],
+}
+
+
+def test_questions_to_search_for(tmp_path):
+    file = write(tmp_path / "rows.jsonl", [HOTPOT, {"Question": "Q?", "Answer": "A"}])
+    chosen = parse(f"hotpotqa={file}")
+    assert chosen.search and chosen.max_completion_tokens == 0
+    task = benchmarks.task(chosen, choices.Tags.SEARCH, RewardConfig())
+    assert [each.title for each in task.documents] == ["Inn", "Rook", "C"]
+    first, second = task.test
+    ids = [each.id for each in task.documents]
+    assert first.columns["evidence"] == ((ids[0],), (ids[1],))
+    assert (first.columns["hops"], first.columns["level"]) == (2, "hard")
+    assert second.columns["evidence"] == () and second.reference == "A"
+    assert set(task.watched) <= set(task.rewards)
+    said = "<think>x</think><answer>the Bo Lin</answer>"
+    row = Completion("q", said, "Bo Lin", 9, True, 0, first.columns)
+    assert list(task.rewards["accuracy"]([row])) == [1.0]
+    assert list(task.rewards["answer_f1"]([row])) == [1.0]
+
+
+def test_what_is_no_question_is_named(tmp_path):
+    file = write(tmp_path / "rows.jsonl", [HOTPOT, {"text": "Q?"}])
+    with pytest.raises(ValueError, match=r"rows\.jsonl, row 1 \(from 0\) cannot be"):
+        benchmarks.task(parse(f"2wiki={file}"), choices.Tags.SEARCH, RewardConfig())
+
+
+def test_problems_are_the_test_of_their_task(tmp_path):
+    file = write(tmp_path / "rows.jsonl", [{"question": "1+1?", "answer": "2"}])
+    task = benchmarks.task(parse(f"own={file}"), choices.Tags.SEARCH, RewardConfig())
+    assert [each.question for each in task.test] == ["1+1?"] and not task.documents
+    task.close()

@@ -25,6 +25,9 @@ def make(config, **changes):
 def no_accuracy(config):
     return make(config, rewards={"exact": exact})
 
+def watches(config):
+    return make(config, watched=["f1"])
+
 def no_example(config):
     return make(config, train=[])
 
@@ -79,6 +82,7 @@ def test_own_function_gets_the_config():
         ("own_task_module:NUMBER", "no function 'NUMBER'"),
         ("own_task_module:nothing", "returned a NoneType; return a .*Task"),
         ("own_task_module:no_accuracy", r"rewards \['exact'\]: .*'accuracy'"),
+        ("own_task_module:watches", "watches 'f1', which is none of its rewards"),
         ("own_task_module:no_example", "no training example"),
         ("own_task_module:same_ids", "split test: ids .* some occur twice"),
         ("own_task_module:bad_id", "split validation: ids .* found 2147483648"),

@@ -192,3 +192,45 @@ def test_workdirs_without_evaluations(tmp_path):
     (tmp_path / "b" / "evaluation" / "x.json").write_text("{")
     with pytest.raises(ValueError, match="x.json is not a JSON object"):
         compare(tmp_path / "a", tmp_path / "b")
+
+
+def with_parts(path, f1, hops):
+    """Gives an evaluation the F1 of its samples, and its problems their hops."""
+    lines = path.with_suffix(".jsonl")
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    for row in rows:
+        row["rewards"] = {"answer_f1": f1[row["problem"]][row["sample"]], "other": 1.0}
+        if count := hops[row["problem"]]:
+            row["parts"] = {"hops": count}
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = json.loads(path.read_text())
+    result |= {
+        "watched": {"answer_f1": {}},
+        "by": {"hops": {"1": {}, "2": {}, "9": {}}},
+    }
+    path.write_text(json.dumps(result))
+
+
+def test_rewards_and_parts_are_paired(tmp_path):
+    a, b = write(tmp_path / "a", RATES), write(tmp_path / "b", BETTER)
+    hops = ["1", "1", "2", "2", "2", ""]
+    low = [[0.5, None], [0, 0], [0.5, 0.5], [None, None], [1, 1], [0.25, 0.75]]
+    high = [[0.5, 1], [0, 0.5], [0.5, 0.5], [1, 1], [1, 1], [1, 1]]
+    with_parts(a, low, hops)
+    with_parts(b, high, hops)
+    (found,) = compare(a, b)
+    assert found["rewards"].keys() == {"answer_f1"}
+    f1 = found["rewards"]["answer_f1"]
+    assert (f1["problems"], f1["a"], f1["b"]) == (5, 0.5, 0.7)
+    assert f1["difference"]["mean"] == pytest.approx(0.2)
+    by = found["by"]["hops"]
+    assert {name: each["problems"] for name, each in by.items()} == {"1": 2, "2": 3}
+    assert (by["1"]["a"], by["1"]["b"]) == (0.75, 1.0)
+    assert by["2"]["difference"]["mean"] == pytest.approx((0 + 0.5 + 0.5) / 3)
+    assert by["2"]["difference"]["low"] <= 1 / 3 <= by["2"]["difference"]["high"]
+    # Of one evaluation without them nothing is said, and nothing fails.
+    plain = write(tmp_path / "c", RATES)
+    (alone,) = compare(plain, b)
+    assert alone["rewards"] == {} and alone["by"] == {}
+    (alone,) = compare(b, plain)
+    assert alone["rewards"] == {} and alone["by"]["hops"]["2"]["problems"] == 3

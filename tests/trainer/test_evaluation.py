@@ -138,6 +138,39 @@ def test_accuracy_is_graded_even_where_the_run_does_not_train_on_it(run, view, p
     assert {"accuracy_mean", "format_mean"} <= set(result)
 
 
+def test_what_a_task_watches_and_parts_are_in_the_result(run, view, prompts):
+    def half(completions):
+        return [None if row.group == 0 else 0.5 for row in completions]
+
+    def never(completions):
+        return [None] * len(completions)
+
+    watching = graded_by(run, parity)
+    rewards = {**watching.task.rewards, "half": half, "never": never}
+    task = dataclasses.replace(
+        watching.task, rewards=rewards, watched=("half", "never")
+    )
+    some = [
+        dataclasses.replace(
+            prompt,
+            example=dataclasses.replace(prompt.example, columns={"hops": 1 + at // 4}),
+        )
+        for at, prompt in enumerate(prompts)
+    ]
+    result, graded = evaluated(dataclasses.replace(watching, task=task), view, some)
+    assert graded.rewards.names == ("accuracy", "half", "never")
+    assert list(result["watched"]) == ["half"] and result["never_mean"] is None
+    assert result["watched"]["half"]["mean"] == result["half_mean"] == 0.5
+    assert evaluation.headline(result)["evaluation/half"] == 0.5
+    one, two = result["by"]["hops"]["1"], result["by"]["hops"]["2"]
+    assert (one["problems"], two["problems"]) == (4, 2)
+    for part, rows in ((one, graded.accuracy[:4]), (two, graded.accuracy[4:])):
+        rates = [np.nanmean(row) for row in rows if not np.isnan(row).all()]
+        assert part["sampled"]["pass@1"]["mean"] == pytest.approx(np.mean(rates))
+    assert one["greedy"]["pass@1"]["low"] <= one["greedy"]["pass@1"]["high"]
+    assert "episode" not in result and "calls_mean" not in result
+
+
 def test_greedy_can_be_left_out(run, view, prompts):
     config = dataclasses.replace(
         run.config, evaluation=c.EvaluationConfig(samples=2, greedy=False)

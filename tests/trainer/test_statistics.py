@@ -5,8 +5,11 @@ import pytest
 
 from grpo_jax.trainer.statistics import (
     binomial_standard_error,
+    mean_of_samples,
+    mean_ranks,
     mean_with_interval,
     pass_at_k,
+    spearman,
     standard_error,
 )
 
@@ -138,3 +141,24 @@ def test_samples_of_a_problem_are_no_further_problems():
     error = mean_with_interval(rates, 0.95)["standard_error"]
     assert error == pytest.approx(np.std(rates, ddof=1) / 2)
     assert np.isnan(standard_error(np.array([0.5])))
+
+
+def test_spearman_without_ties_is_the_textbook_formula():
+    rng = np.random.default_rng(0)
+    for size in (2, 3, 7):
+        a, b = rng.permutation(size).astype(float), rng.permutation(size).astype(float)
+        squares = ((a - b) ** 2).sum()
+        expected = 1 - 6 * squares / (size * (size**2 - 1))
+        assert spearman(a, np.exp(b)) == pytest.approx(expected)
+    values = np.array([1.0, 1.0, 2.0])
+    assert spearman(values, -values) == pytest.approx(-1)
+
+
+def test_equal_values_share_a_rank():
+    values = np.array([7.0, 3.0, 7.0, 9.0, 7.0])
+    np.testing.assert_array_equal(mean_ranks(values), [3, 1, 3, 5, 3])
+
+
+def test_the_mean_of_samples_is_of_what_is_known():
+    values = np.array([[0.25, np.nan, 0.75], [np.nan] * 3, [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(mean_of_samples(values), [0.5, np.nan, 1 / 3])

@@ -10,6 +10,8 @@ import pytest
 
 from grpo_jax import choices
 from grpo_jax import config as c
+from grpo_jax.episode_config import EpisodeConfig
+from grpo_jax.retrieval_config import RetrievalConfig
 from grpo_jax.rewards import scoring
 from grpo_jax.tasks import benchmarks
 from grpo_jax.trainer import evaluation, logbook, policies, suite
@@ -232,3 +234,90 @@ def test_rows_say_which_problem_they_solve(model, benchmark, params, tmp_path):
     assert written["max_completion_tokens"] == 4
     assert written["accuracy_by_length"][-1]["tokens"] == 4
     assert written["tokens_mean"]["all"] == written["completion_tokens_mean"]
+
+
+@pytest.fixture
+def agent(model):
+    """The model of a run that searches."""
+    config = dataclasses.replace(
+        model.config,
+        policy=dataclasses.replace(model.config.policy, tokenizer="search-characters"),
+        task=c.TaskConfig(name="world", tags=choices.Tags.COMPACT),
+        episode=EpisodeConfig(environment="search", max_calls=2),
+        retrieval=RetrievalConfig(top_k=1),
+        rollout=dataclasses.replace(
+            model.config.rollout, max_prompt_tokens=40, max_completion_tokens=60
+        ),
+    )
+    built = models.build_model(config.seal())
+    return dataclasses.replace(built, mesh=helpers.one_device_mesh())
+
+
+QUESTIONS = [
+    {
+        "question": f"mayor of {town}?",
+        "answer": mayor,
+        "supporting_facts": [[town, 0]],
+        "context": [[town, [f"mayor {mayor}"]], ["Zed Inn", ["boss Ada Fox"]]],
+        "level": level,
+    }
+    for town, mayor, level in (("Old Rook", "Bo Lin", "easy"), ("Mara", "Cy", "hard"))
+]
+
+
+@pytest.fixture
+def searched(tmp_path):
+    path = tmp_path / "questions.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    return benchmarks.parse(f"hotpotqa={path}")
+
+
+def test_a_benchmark_to_search_for_runs_in_the_runs_episodes(agent, searched):
+    job = suite.benchmark_job(agent, searched, suite.Options(samples=2))
+    config = job.run.config
+    assert config.evaluation.samples == 2
+    assert config.evaluation.sampling.temperature == 0.6
+    assert config.evaluation.max_completion_tokens == 60
+    assert job.prompts[0].text == "mayor of Old Rook?"
+    environment = job.run.environment
+    assert environment is not None
+    (reply,) = environment.step([0], ["mayor Mara"])
+    assert reply.document_ids == job.prompts[1].example.columns["evidence"][0]
+    params = agent.initial_params()
+    with contextlib.closing(job.run), jax.set_mesh(job.run.model.mesh):
+        view = helpers.view_of(agent.arch, params)
+        result, graded = evaluation.evaluate(
+            job.run, view, job.prompts, name="x", split="hotpotqa", step=0
+        )
+        assert suite.settings(job, "w", 0)["episode"]["max_calls"] == 2
+    assert all(each.turns for each in graded.completions)
+    assert result["by"].keys() == {"hops", "level"}
+    assert result["by"]["level"]["hard"]["problems"] == 1
+    assert result["watched"].keys() == {"answer_f1", "evidence_recall"}
+    assert result["episode"]["calls_mean"] == result["calls_mean"]
+
+
+def test_evidence_is_not_known_in_another_corpus(agent, searched, tmp_path):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"id": "1", "title": "Mara", "text": "mayor Cy"}\n')
+    retrieval = RetrievalConfig(top_k=1, corpus_path=str(corpus))
+    config = dataclasses.replace(agent.config, retrieval=retrieval).seal()
+    named = dataclasses.replace(agent, config=config)
+    job = suite.benchmark_job(named, searched, suite.Options())
+    with contextlib.closing(job.run):
+        assert job.run.environment is not None
+        (reply,) = job.run.environment.step([0], ["Mara"])
+        assert reply.document_ids == ("1",)
+        assert all("evidence" not in each.example.columns for each in job.prompts)
+
+
+def test_questions_need_something_to_search(agent, tmp_path):
+    path = tmp_path / "plain.jsonl"
+    path.write_text('{"Question": "who?", "Answer": "Bo"}\n')
+    plain = benchmarks.parse(f"bamboogle={path}")
+    with pytest.raises(ValueError, match="nothing to search: task 'bamboogle' brings"):
+        suite.benchmark_job(agent, plain, suite.Options())
+    config = dataclasses.replace(agent.config, episode=EpisodeConfig()).seal()
+    alone = dataclasses.replace(agent, config=config)
+    job = suite.benchmark_job(alone, plain, suite.Options())
+    assert job.run.environment is None and job.prompts[0].text == "who?"
