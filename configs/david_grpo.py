@@ -3,19 +3,29 @@ r"""David-GRPO (arXiv 2601.21699): agents that search, several hops deep.
     python -m grpo_jax.train --config=configs/david_grpo.py:miniature --workdir=runs/a
 
 `miniature` needs nothing but a CPU: a world of made-up people, towns and firms, each
-with a document, and questions that need one to three of them.
+with a document, and questions that need one to three of them. `warmup` and `train` are
+the two stages of the paper, from a base model and files of HotpotQA:
+
+    python -m grpo_jax.train --config=configs/david_grpo.py:warmup --workdir=runs/warmup
+    python -m grpo_jax.export --workdir=runs/warmup --output=models/warmup
+    python -m grpo_jax.train --config=configs/david_grpo.py:train --workdir=runs/david \
+        --config.policy.path=models/warmup
+
+docs/search_tasks.md says where the files come from and what the stages would cost.
+Neither has been run at its size.
 """
 
 from grpo_jax import choices
 from grpo_jax import config as c
 from grpo_jax.episode_config import EpisodeConfig
+from grpo_jax.expert_config import ExpertsConfig
 from grpo_jax.retrieval_config import RetrievalConfig
 from grpo_jax.task_config import WorldConfig
 
 
 def get_config(name: str = "miniature") -> c.TrainConfig:
-    """Returns the configuration called `miniature`."""
-    configs = {"miniature": miniature}
+    """Returns the configuration called `miniature`, `warmup` or `train`."""
+    configs = {"miniature": miniature, "warmup": warmup, "train": train}
     if name not in configs:
         raise ValueError(f"there is no {name!r}: use one of {list(configs)}")
     return configs[name]()
@@ -69,4 +79,84 @@ def miniature() -> c.TrainConfig:
             every_steps=10, samples=2, validation_problems=32, test_problems=64
         ),
         checkpoint=c.CheckpointConfig(every_steps=10),
+    )
+
+
+def warmup() -> c.TrainConfig:
+    """Stage 1: four questions, and what an expert did where the policy does not do."""
+    config = _published()
+    # Its rows have both: supporting titles, and the expert's `gold_response`.
+    config.task.train_path = "data/david/warmup.parquet"
+    config.task.experts_path = "data/david/warmup.parquet"
+    config.experts = ExpertsConfig(below=1.0, reward=1.0)
+    config.rollout.prompts_per_step = 4
+    config.episode.max_calls = 5
+    config.optimizer.learning_rate = 1e-5
+    config.trainer.steps = 50
+    config.checkpoint = c.CheckpointConfig(every_steps=10, keep_last=5, best_metric="")
+    return config
+
+
+def train() -> c.TrainConfig:
+    """Stage 2: an epoch of other questions, from the model that stage 1 has made."""
+    config = _published()
+    config.policy.path = "models/warmup"
+    config.task.train_path = "data/david/train.parquet"
+    config.task.validation_path = "data/david/dev.parquet"
+    config.rollout.prompts_per_step = 24
+    config.episode.max_calls = 10
+    config.objective.kl_coef = 0.001
+    # The corrected code; its first release differentiated k1, whose expected gradient
+    # is zero.
+    config.objective.divergence = choices.Divergence.K2
+    config.trainer.steps = 215
+    config.trainer.minibatches = 2  # 12 questions an update
+    config.evaluation.every_steps = 10
+    config.evaluation.validation_problems = 200
+    config.checkpoint = c.CheckpointConfig(every_steps=10)
+    return config
+
+
+def _published() -> c.TrainConfig:
+    """What the stages share: the corrected code, less its entropy bonus of 0.001."""
+    return c.TrainConfig(
+        policy=c.PolicyConfig(path="Qwen/Qwen2.5-1.5B"),
+        task=c.TaskConfig(
+            name="multihop",
+            tags=choices.Tags.DAVID,
+            instructions=True,
+            use_chat_template=True,
+        ),
+        rollout=c.RolloutConfig(
+            group_size=5,
+            max_prompt_tokens=1024,
+            max_completion_tokens=8192,
+            sampling=c.SamplingConfig(temperature=0.6),
+            order=choices.Order.FILE,
+            chunk_steps=64,
+        ),
+        # Published are 2048 tokens for the first turn, 1024 for those after a search
+        # and 2048 once no search is left; here every turn has the most.
+        episode=EpisodeConfig(environment="search", turn_tokens=2048),
+        retrieval=RetrievalConfig(corpus_path="data/david/corpus.jsonl", top_k=3),
+        # What its code computes, faults included (docs/search_tasks.md), is
+        # --config.reward.weights='{"legacy_david": 1.0}'.
+        reward=c.RewardConfig(
+            weights={
+                "david": 1.0,
+                "exact_match": 0.0,
+                "evidence_recall": 0.0,
+                "search_format": 0.0,
+            }
+        ),
+        objective=c.ObjectiveConfig(
+            loss=choices.Loss.GRPO,  # means over tokens, completions and questions
+            advantage_epsilon=1e-6,
+        ),
+        optimizer=c.OptimizerConfig(learning_rate=1e-6, weight_decay=0.01),
+        # Published is one completion a problem, which is noisy.
+        evaluation=c.EvaluationConfig(
+            samples=4, sampling=c.SamplingConfig(temperature=0.6)
+        ),
+        mesh=c.MeshConfig(fsdp=4),
     )

@@ -83,6 +83,7 @@ class Order(enum.Enum):
     """In which order training prompts come."""
 
     SHUFFLED = "shuffled"  # a new permutation in each epoch
+    FILE = "file"  # as they are in the file, the same in each epoch
     TIERS = "tiers"  # from the easiest tier to the hardest, the same in each epoch
     # The same, with tiers that are measured: how often the starting policy is right.
     PASS_RATE = "pass_rate"

@@ -110,6 +110,8 @@ class TaskConfig(Section):
     # Whole number that says how hard a row is, for order=tiers. Empty: none.
     tier_column: str = ""
     system_prompt: str = ""
+    # Before that, how the chosen tags are used; for a model that was not taught them.
+    instructions: bool = False
     # `{question}` is replaced by the question.
     prompt_template: str = "{question}"
     use_chat_template: bool = False
@@ -127,6 +129,11 @@ class TaskConfig(Section):
                 "'{question}'"
             )
         at_least(path, self, validation_rows=0)
+        if self.instructions and self.tags is choices.Tags.COMPACT:
+            raise ValueError(
+                f"{path}.instructions is True and {path}.tags is compact, which has "
+                f"none: use other tags, or write your own in {path}.system_prompt"
+            )
 
 
 @dataclasses.dataclass
@@ -389,14 +396,13 @@ class TrainConfig(Section):
                 f"{path}.episode.environment is empty: only episodes are continued; "
                 "set it to 'search', or the first to 0"
             )
-        room = self.episode.answer_tokens
-        if self.episode.environment and room >= self.rollout.max_completion_tokens:
-            raise ValueError(
-                f"{path}.episode.answer_tokens is {room} and "
-                f"{path}.rollout.max_completion_tokens "
-                f"{self.rollout.max_completion_tokens}: replies have no room; lower "
-                "the first or raise the second"
-            )
+        rollout = self.rollout
+        for name, tokens in (
+            ("rollout.max_completion_tokens", rollout.max_completion_tokens),
+            ("rollout.stages.initial_tokens", rollout.stages.initial_tokens),
+            ("evaluation.max_completion_tokens", self.evaluation.max_completion_tokens),
+        ):
+            self.episode.check_room(f"{path}.episode", f"{path}.{name}", tokens)
         if self.evaluation.patience and not self.checkpoint.best_metric:
             raise ValueError(
                 f"{path}.evaluation.patience is {self.evaluation.patience} and "

@@ -25,3 +25,20 @@ class EpisodeConfig(Section):
         """Checks ranges."""
         at_least(path, self, max_calls=0, turn_tokens=0, reply_tokens=0)
         at_least(path, self, answer_tokens=1)
+
+    def check_room(self, path: str, name: str, tokens: int):
+        """Checks that a completion has room for more than an answer.
+
+        Args:
+          path: of this section.
+          name: of a limit of completions.
+          tokens: its value; 0 where there is none.
+
+        Raises:
+          ValueError: it has not.
+        """
+        if self.environment and 0 < tokens <= self.answer_tokens:
+            raise ValueError(
+                f"{path}.answer_tokens is {self.answer_tokens} and {name} {tokens}: "
+                "replies have no room; lower the first or raise the second"
+            )

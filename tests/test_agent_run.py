@@ -123,3 +123,24 @@ def test_episodes_are_evaluated(whole):
     assert sum(part["problems"] for part in hops.values()) == found["problems"]
     rows = map(json.loads, lines)
     assert {row["parts"]["hops"] for row in rows} == hops.keys()
+
+
+def test_generate_shows_episodes_about_other_documents(whole, tmp_path):
+    workdir, _ = whole
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "Yan Penn.txt").write_text("home New Wharf")
+    done = helpers.run_door(
+        "generate",
+        f"--config={workdir / 'config.json'}",
+        f"--workdir={workdir}",
+        f"--config.retrieval.corpus_path={tmp_path / 'notes'}",
+        "--prompt=mayor of home of Yan Penn?",
+        "--samples=48",
+        "--temperature=1",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    samples = done.stdout.split("--------\n")
+    assert len(samples) == 48 and len(set(samples)) > 24
+    shown = "<information>The query could not be read.</information>\n"
+    assert shown in done.stdout or "Yan Penn: home New Wharf" in done.stdout
+    assert (tmp_path / "notes.bm25" / "manifest.json").is_file()

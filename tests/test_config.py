@@ -172,6 +172,29 @@ CROSS = [
         ("config.objective.divergence is k1", "config.objective.kl_coef=0"),
     ),
     (
+        dict(task__instructions=True, task__tags=choices.Tags.COMPACT),
+        ("config.task.instructions is True", "config.task.tags is compact"),
+    ),
+    *(
+        (
+            {"episode__environment": "search", limit: 16, **more},
+            ("config.episode.answer_tokens is 16", f"{name} 16: replies have no room"),
+        )
+        for limit, name, more in (
+            ("rollout__max_completion_tokens", "rollout.max_completion_tokens", {}),
+            (
+                "rollout__stages__initial_tokens",
+                "rollout.stages.initial_tokens",
+                {"rollout__stages__every_steps": 1},
+            ),
+            (
+                "evaluation__max_completion_tokens",
+                "evaluation.max_completion_tokens",
+                {},
+            ),
+        )
+    ),
+    (
         dict(reward__cosine__wrong_long=0.5),
         ("wrong_long are -1.0 and 0.5", "config.reward.cosine.correct_short and"),
     ),

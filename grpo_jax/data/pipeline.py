@@ -81,12 +81,13 @@ def encode_prompts(
 
 
 class PromptStream:
-    """Endless batches of prompts, in a new permutation each epoch or by tiers.
+    """Endless batches of prompts, in a new permutation each epoch or in one order.
 
     A prompt appears at most once in a step, because sampling noise depends on its id:
     a second group of it would repeat the first. So a batch of a permutation lies within
     one epoch, and the `len(prompts) % prompts_per_step` prompts at its end wait for the
-    next one. By tiers, which come in the same order again, it may reach over the end.
+    next one. By tiers or as in the file, which is the same order again, it may reach
+    over the end.
     What a step takes besides its batch moves the following batches on.
 
     Attributes:
@@ -140,6 +141,8 @@ class PromptStream:
                 .batch(prompts_per_step, drop_remainder=True, batch_fn=list)
                 .repeat()
             )
+        elif order is choices.Order.FILE:
+            self._batches = self._in_order(range(len(self.prompts)))
         else:
             self._batches = self._by_tier()
         self._position = 0  # prompts taken or passed over
@@ -157,8 +160,11 @@ class PromptStream:
 
     def _by_tier(self) -> Any:
         tiers = [prompt.example.tier for prompt in self.prompts]
+        return self._in_order(np.argsort(tiers, kind="stable").tolist())
+
+    def _in_order(self, indices: Sequence[int]) -> Any:
         return (
-            grain.MapDataset.source(np.argsort(tiers, kind="stable").tolist())
+            grain.MapDataset.source(indices)
             .repeat()
             .batch(self._identity["prompts_per_step"], batch_fn=list)
         )

@@ -14,6 +14,12 @@ from grpo_jax.tasks.base import Task
 _BUILT_IN = ("search", "calculator")
 
 
+def searches_task(config: TrainConfig) -> bool:
+    """Returns whether a run searches the documents that its task brings."""
+    searches = config.episode.environment == "search"
+    return searches and not config.retrieval.names_documents
+
+
 def open_environment(
     config: TrainConfig, task: Task, mesh: Any = None
 ) -> Environment | None:

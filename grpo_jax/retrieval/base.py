@@ -1,7 +1,7 @@
 """What every retriever takes and gives."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -53,6 +53,11 @@ Found = list[Hit] | Failure
 @runtime_checkable
 class Retriever(Protocol):
     """Finds documents, for many queries at a time."""
+
+    @property
+    def documents(self) -> Iterable[Document] | None:
+        """What is searched; None where only a server knows."""
+        ...
 
     def search(self, queries: Sequence[str], k: int) -> list[Found]:
         """Returns for each query at most k hits, best first, or why there are none.

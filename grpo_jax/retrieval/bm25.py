@@ -47,6 +47,11 @@ class Bm25:
         """What is searched."""
         return self._index
 
+    @property
+    def documents(self) -> Corpus:
+        """What is searched."""
+        return self._index.corpus
+
     def search(self, queries: Sequence[str], k: int) -> list[Found]:
         """Returns for each query at most k documents with its words, best first."""
         return [self._search(query, k) for query in queries]

@@ -2,10 +2,10 @@
 
 import collections
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from grpo_jax.retrieval.base import Failure, Found, Hit, Retriever
+from grpo_jax.retrieval.base import Document, Failure, Found, Hit, Retriever
 
 
 class QueryCache:
@@ -30,6 +30,11 @@ class QueryCache:
         )
         self._counts: collections.Counter[str] = collections.Counter()
         self._seconds = 0.0
+
+    @property
+    def documents(self) -> Iterable[Document] | None:
+        """What the retriever searches."""
+        return self._retriever.documents
 
     def search(self, queries: Sequence[str], k: int) -> list[Found]:
         """Returns for each query at most k hits, best first, or why there are none."""

@@ -1,4 +1,4 @@
-"""Documents from files: rows of JSONL or Parquet, or one text file each."""
+"""Documents from files: rows of JSONL or Parquet, or passages of text files."""
 
 import dataclasses
 import hashlib
@@ -9,9 +9,9 @@ import pyarrow
 from etils import epath
 
 from grpo_jax.data import sources
+from grpo_jax.retrieval import text_files
 from grpo_jax.retrieval.base import Document
 
-_TEXT_SUFFIXES = (".txt", ".md")
 # Names that are tried, in this order, where none is given.
 _USUAL = {
     "id": ("id", "_id", "doc_id", "docid"),
@@ -101,25 +101,30 @@ def find_files(location: str) -> list[epath.Path]:
         has such files in it or below and neither JSONL nor Parquet in it.
 
     Raises:
-      FileNotFoundError: nothing is at `location`.
+      FileNotFoundError: nothing is at `location`, or no document in it.
     """
     path = epath.Path(location)
-    if path.is_file() and path.suffix in _TEXT_SUFFIXES:
+    if path.is_file() and path.suffix in text_files.SUFFIXES:
         return [path]
-    if path.is_dir():
-        rows = any(file.suffix in (".jsonl", ".parquet") for file in path.iterdir())
-        files = [] if rows else list(_texts_below(path))
-        if files:
-            return files
-    return sources.find_files(location)
+    if not path.is_dir():
+        return sources.find_files(location)
+    if any(file.suffix in (".jsonl", ".parquet") for file in path.iterdir()):
+        return sources.find_files(location)
+    files = list(text_files.find(path))
+    if not files:
+        raise FileNotFoundError(
+            f"{location} holds no document: put .jsonl or .parquet files in it, or "
+            ".txt and .md files in it or in folders below"
+        )
+    return files
 
 
 def digest(location: str) -> str:
     """Returns the SHA-256 of the files of a corpus; of text files with their names."""
     total = hashlib.sha256()
     for file in find_files(location):
-        if file.suffix in _TEXT_SUFFIXES:
-            total.update(_id_of(file, location).encode() + b"\0")
+        if file.suffix in text_files.SUFFIXES:
+            total.update(_name_of(file, location).encode() + b"\0")
         each = hashlib.sha256()
         with file.open("rb") as stream:
             while piece := stream.read(1 << 20):
@@ -133,7 +138,7 @@ def read(location: str, columns: Columns) -> tuple[Corpus, Counts]:
 
     A row without an id column has a hash of its title and text as its id. Where there
     is no title column, a first line in double quotes is the title, as in corpora whose
-    column is "contents". The title of a text file is its name.
+    column is "contents". Text files are cut into passages, see `text_files.read`.
 
     Args:
       location: as `find_files` takes it.
@@ -161,8 +166,8 @@ def read(location: str, columns: Columns) -> tuple[Corpus, Counts]:
             )
     if not kept:
         raise ValueError(
-            f"{location} holds no document with a text ({empty} rows are empty): point "
-            "it to JSONL, Parquet or text files"
+            f"{location} holds no document with a text ({empty} rows or files are "
+            "empty): point it to JSONL, Parquet or text files"
         )
     untitled = sum(not document.title for document in kept.values())
     counts = Counts(len(kept), repeated, empty, untitled)
@@ -204,21 +209,11 @@ def of_row(where: str, row: sources.Row, columns: Columns) -> Document:
     return Document(fields["id"] or _hash(title, text), title, text)
 
 
-def _texts_below(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith("."):
-            continue
-        if path.is_dir():
-            yield from _texts_below(path)
-        elif path.suffix in _TEXT_SUFFIXES:
-            yield path
-
-
 def _scan(location: str, columns: Columns) -> Iterator[tuple[str, Document]]:
     for file in find_files(location):
-        if file.suffix in _TEXT_SUFFIXES:
-            id = _id_of(file, location)
-            yield str(file), Document(id, file.stem, _read_text(file))
+        if file.suffix in text_files.SUFFIXES:
+            for document in text_files.read(file, _name_of(file, location)):
+                yield str(file), document
             continue
         for where, row in sources.scan_rows(file):
             if isinstance(row, ValueError):
@@ -242,14 +237,7 @@ def _hash(title: str, text: str) -> str:
     return hashlib.sha256(f"{title}\0{text}".encode()).hexdigest()[:16]
 
 
-def _read_text(file: epath.Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} is not UTF-8 ({error}): convert it") from error
-
-
-def _id_of(file: epath.Path, location: str) -> str:
+def _name_of(file: epath.Path, location: str) -> str:
     """Returns the path of a text file within its corpus."""
     folder = epath.Path(location)
     return file.name if file == folder else file.relative_to(folder).as_posix()

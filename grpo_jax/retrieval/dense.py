@@ -69,6 +69,11 @@ class Dense:
         )
         self._encode(["What is the capital of France?"])
 
+    @property
+    def documents(self) -> Corpus:
+        """What is searched."""
+        return self._index.corpus
+
     def search(self, queries: Sequence[str], k: int) -> list[Found]:
         """Returns for each query the k nearest documents; failures of the encoder."""
         found: list[Found] = []

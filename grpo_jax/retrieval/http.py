@@ -79,6 +79,10 @@ class HttpRetriever:
                 parts.hostname, parts.port, timeout=timeout_seconds
             )
 
+    @property
+    def documents(self) -> None:
+        """Only the server knows."""
+
     def check(self) -> None:
         """Asks one query, so that a run does not start without its server.
 

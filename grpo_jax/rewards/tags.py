@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from grpo_jax import choices
+from grpo_jax.config import TaskConfig
 from grpo_jax.rewards import extraction
 
 NO_DOCUMENT = "No document was found."
@@ -135,6 +136,12 @@ def tag_set(choice: choices.Tags) -> TagSet:
             return COMPACT
         case choices.Tags.DAVID:
             return DAVID
+
+
+def system_prompt(task: TaskConfig) -> str:
+    """Returns what prompts say before the question: how tags are used, if asked for."""
+    instructions = tag_set(task.tags).instructions if task.instructions else ""
+    return "\n\n".join(filter(None, (instructions, task.system_prompt)))
 
 
 def write_turn(tags: TagSet, thought: str, *, query: str = "", answer: str = "") -> str:

@@ -25,6 +25,9 @@ from grpo_jax.rollout import hosts
 from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.texts import Request, Status
 
+# Failures without any answer, from which on the environment must be down.
+_FEWEST = 4
+
 
 class Speech(NamedTuple):
     """How texts become tokens, and what tokens say.
@@ -161,7 +164,8 @@ class Conversation:
         """Lets rows write until none of them lives or waits.
 
         Raises:
-          ConnectionError: the environment failed for every query so far.
+          ConnectionError: the environment failed for every query so far, and for so
+            many that it is not their fault.
         """
         new, self._new = self._new, []
         numbers = {each.row: number for number, each in enumerate(new)}
@@ -182,7 +186,7 @@ class Conversation:
                     places = [numbers[each.row] for each in calls]
                     queries = [each.turns[-1].query for each in calls]
                     asked = _Asked(calls, self._ask(thread, places, queries))
-        if self._calls and self._failures == self._calls:
+        if self._failures == self._calls >= _FEWEST:
             raise ConnectionError(
                 f"the environment failed for all {self._calls} queries of a rollout, "
                 f"the last time: {self._reason}"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from grpo_jax.data.examples import Example
@@ -42,51 +42,78 @@ def documents_of(questions: Iterable[Question]) -> list[Document]:
 
 
 def with_evidence(
-    examples: Iterable[Example], documents: Sequence[Document]
+    examples: Sequence[Example], documents: Iterable[Document]
 ) -> list[Example]:
     """Returns the examples with the column "evidence": gold pages, by ids of a corpus.
 
     Of a gold page whose text an example knows, and the corpus has, that document;
     otherwise all whose titles are equal after `normalize_title`, which are none where
     the corpus lacks the page. See `rewards/evidence.py`.
+
+    Args:
+      examples: with the columns "gold_titles" and, if texts are known, "gold_texts";
+        those without are left as they are.
+      documents: of the corpus; they are gone through once.
     """
-    known = {document.id for document in documents}
-    by_title = _by_title(documents)
+    pages = {page for example in examples for page in _gold(example)}
+    wanted_ids = {document_id(*page) for page in pages}
+    by_title: dict[str, list[str]] = {normalize_title(title): [] for title, _ in pages}
+    known = set()
+    for document in documents:
+        if document.id in wanted_ids:
+            known.add(document.id)
+        if (title := normalize_title(document.title)) in by_title:
+            by_title[title].append(document.id)
+
+    def ids(title: str, text: str) -> tuple[str, ...]:
+        if (own := document_id(title, text)) in known:
+            return (own,)
+        return tuple(by_title[normalize_title(title)])
+
+    return [_with(example, ids) for example in examples]
+
+
+def with_titles_as_evidence(examples: Sequence[Example]) -> list[Example]:
+    """Returns the examples with the column "evidence": gold pages, by their titles.
+
+    For documents that nobody can go through: those of a server. What is shown must be
+    recorded by `normalize_title` of its titles.
+    """
     return [
-        dataclasses.replace(
-            example,
-            columns={
-                **example.columns,
-                "evidence": tuple(
-                    (id,)
-                    if (id := document_id(title, text)) in known
-                    else by_title.get(normalize_title(title), ())
-                    for title, text in zip(
-                        example.columns["gold_titles"],
-                        example.columns["gold_texts"],
-                        strict=True,
-                    )
-                ),
-            },
-        )
-        for example in examples
+        _with(each, lambda title, _: (normalize_title(title),)) for each in examples
     ]
 
 
-def missing_titles(
-    examples: Iterable[Example], documents: Sequence[Document]
-) -> MissingTitles:
-    """Returns which gold pages of `examples` no document has by title."""
-    by_title = _by_title(documents)
-    golds = [title for each in examples for title in each.columns["gold_titles"]]
-    missing = [title for title in golds if normalize_title(title) not in by_title]
+def missing_titles(examples: Iterable[Example]) -> MissingTitles:
+    """Returns which gold pages of `examples` were found in no document.
+
+    Args:
+      examples: as `with_evidence` returns them.
+    """
+    pairs = [
+        (title, ids)
+        for each in examples
+        for (title, _), ids in zip(
+            _gold(each), each.columns.get("evidence", ()), strict=False
+        )
+    ]
+    missing = [title for title, ids in pairs if not ids]
     return MissingTitles(
-        tuple(dict.fromkeys(missing)), len(missing) / max(1, len(golds))
+        tuple(dict.fromkeys(missing)), len(missing) / max(1, len(pairs))
     )
 
 
-def _by_title(documents: Sequence[Document]) -> dict[str, tuple[str, ...]]:
-    ids: dict[str, list[str]] = {}
-    for document in documents:
-        ids.setdefault(normalize_title(document.title), []).append(document.id)
-    return {title: tuple(each) for title, each in ids.items()}
+def _gold(example: Example) -> list[tuple[str, str]]:
+    """Returns title and text of the gold pages; "" for a text that is not known."""
+    titles = example.columns.get("gold_titles", ())
+    texts = example.columns.get("gold_texts") or ("",) * len(titles)
+    return list(zip(titles, texts, strict=True))
+
+
+def _with(example: Example, ids: Callable[[str, str], tuple[str, ...]]) -> Example:
+    if "gold_titles" not in example.columns:
+        return example
+    evidence = tuple(ids(*page) for page in _gold(example))
+    return dataclasses.replace(
+        example, columns={**example.columns, "evidence": evidence}
+    )

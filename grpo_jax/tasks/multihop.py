@@ -18,7 +18,8 @@ def multihop(config: TaskConfig, tags: TagSet, reward: RewardConfig) -> Task:
     """Builds the task from `config`'s files; `questions.py` has the forms of a row.
 
     Its documents are the pages that rows of all files bring, and evidence is resolved
-    against them; for another corpus, see `corpus.with_evidence`.
+    against them; of a run that searches another corpus, `environments/evidence.py`
+    does it again.
 
     Raises:
       FileNotFoundError: a file is missing.

@@ -118,6 +118,8 @@ def evaluate(
     )
     if parts:
         result["by"] = parts
+    if run.environment:
+        run.environment.take_metrics()  # a step counts its own queries
     return result, sampled
 
 

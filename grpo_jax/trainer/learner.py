@@ -38,6 +38,7 @@ class Learner:
     Attributes:
       state: the current one; the arrays of the one before are given up.
       skipped_in_a_row: updates skipped since the last finite one.
+      saved_step: of the checkpoint that was saved or restored last.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Learner:
         updates = config.trainer.steps * self._updates_per_step
         schedule = optimizers.make_schedule(config.optimizer, updates)
         optimizer = optimizers.make_optimizer(config.optimizer, schedule)
-        self.skipped_in_a_row = 0
+        self.skipped_in_a_row = self.saved_step = 0
         self._reference = None
         if config.objective.kl_coef:
             assert params is not None, "the reference is the starting weights"
@@ -87,13 +88,15 @@ class Learner:
     ) -> None:
         """Starts saving the state with the run's position."""
         position = {**position, "skipped_in_a_row": self.skipped_in_a_row}
-        checkpoints.save(int(self.state.step), self.state, position, metrics)
+        self.saved_step = int(self.state.step)
+        checkpoints.save(self.saved_step, self.state, position, metrics)
 
     def restore(self, checkpoints: Checkpoints) -> dict[str, Any]:
         """Takes the newest checkpoint's state; returns the position saved with it."""
         self.state = self._abstract  # never two states at once
         self.state, position = checkpoints.restore(self._abstract)
         self.skipped_in_a_row = position["skipped_in_a_row"]
+        self.saved_step = int(self.state.step)
         return position
 
     def learn(

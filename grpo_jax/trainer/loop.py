@@ -47,6 +47,7 @@ from grpo_jax.trainer.run import Run
 from grpo_jax.trainer.stopping import Stopper
 
 _STALLED = "validation no longer rose"
+_ONCE_IT_ANSWERS = "Once it answers, the same command goes on from the last checkpoint"
 
 
 def train(
@@ -149,7 +150,14 @@ def _take_steps(
         for step in range(first, last + 1):
             if position.stalled(patience):
                 return _STALLED
-            metrics, batch = _step(run, workdir, learner, position, step)
+            before = position.get_state()
+            try:
+                metrics, batch = _step(run, workdir, learner, position, step)
+            except ConnectionError as error:
+                # Tools of agents may go away; what was learned until then must not.
+                if learner.saved_step < step - 1 == int(learner.state.step):
+                    learner.save(checkpoints, before, {})
+                raise ConnectionError(f"{error}. {_ONCE_IT_ANSWERS}") from error
             metrics |= compiled.take()
             writer.write(step, metrics)
             progress.update(step, metrics)
@@ -177,6 +185,9 @@ def _step(
     with timer("update"):
         advantages = batches.advantages_of(collected.totals, config)
         metrics = learner.learn(trained, collected.totals, advantages)
+    if run.environment:
+        metrics |= run.environment.take_metrics()
+        metrics |= episode_metrics.of_step(completions, rewards, config)
 
     every = config.evaluation.every_steps
     if every and step % every == 0:
@@ -188,9 +199,6 @@ def _step(
         if config.checkpoint.best_metric in metrics:
             position.validations.append(metrics[config.checkpoint.best_metric])
     metrics |= run.task.take_counts()
-    if run.environment:
-        metrics |= run.environment.take_metrics()
-        metrics |= episode_metrics.of_step(completions, rewards, config)
     metrics |= timer.metrics()
     metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
     metrics |= stepmetrics.rollout_metrics(

@@ -23,6 +23,7 @@ from grpo_jax.policy import (
     transformer,
 )
 from grpo_jax.policy.presets import Architecture
+from grpo_jax.rewards.tags import system_prompt
 from grpo_jax.rollout.setup import Setup
 from grpo_jax.tasks.base import Example
 from grpo_jax.trainer import planning
@@ -63,7 +64,7 @@ class Model:
         return {
             "max_prompt_tokens": self.config.rollout.max_prompt_tokens,
             "overlong": task.overlong,
-            "system_prompt": task.system_prompt,
+            "system_prompt": system_prompt(task),
             "template": task.prompt_template,
             "use_chat_template": task.use_chat_template,
         }

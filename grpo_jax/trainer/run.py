@@ -9,7 +9,9 @@ from jaxtyping import Array, Key
 
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
-from grpo_jax.environments.base import Environment
+from grpo_jax.data.tokenizer import Tokenizer
+from grpo_jax.environments import evidence
+from grpo_jax.environments.base import Environment, Notice
 from grpo_jax.environments.load import open_environment
 from grpo_jax.policy import sharding, transformer
 from grpo_jax.policy.devices import Device
@@ -198,7 +200,33 @@ def build(config: TrainConfig) -> Run:
         )
     rewards = _weighted_rewards(config, task)
     environment = open_environment(config, task, model.mesh)
+    if environment:
+        _check_room(config, environment, model.tokenizer)
+    task, warning = evidence.find(task, environment, config.retrieval)
+    if warning:
+        terminal.say(warning)
     return Run(config, model, task, rewards, environment)
+
+
+def _check_room(
+    config: TrainConfig, environment: Environment, tokenizer: Tokenizer
+) -> None:
+    """A reply must be able to say more than that it is over."""
+    closing = len(tokenizer.encode(environment.notice(Notice.LAST).closing))
+    episode, longest = config.episode, config.rollout.max_completion_tokens
+    if 0 < episode.reply_tokens <= closing:
+        raise ValueError(
+            f"config.episode.reply_tokens is {episode.reply_tokens} and the end of a "
+            f"reply alone takes {closing}: raise it, or set it to 0"
+        )
+    # A query has a token at least, and its closing tag another.
+    if longest - episode.answer_tokens - 2 <= closing:
+        raise ValueError(
+            f"config.rollout.max_completion_tokens is {longest}, of which "
+            f"config.episode.answer_tokens leaves {longest - episode.answer_tokens}: "
+            f"no reply fits, of which the end alone takes {closing}; raise the first "
+            "or lower the second"
+        )
 
 
 def _check_rows(config: TrainConfig, mesh: sharding.AnyMesh) -> None:

@@ -123,6 +123,7 @@ def benchmark_job(model: Model, benchmark: Benchmark, options: Options) -> Job:
         task = dataclasses.replace(
             task,
             system_prompt="",
+            instructions=False,
             prompt_template=benchmarks.PROMPT,
             use_chat_template=model.tokenizer.has_chat_template,
         )

@@ -195,6 +195,12 @@ def test_tiers_come_from_the_easiest_to_the_hardest_in_every_epoch(tokenizer):
     assert all(len(set(batch)) == 3 for batch in batches)
 
 
+def test_the_order_of_the_file_is_that_of_every_epoch(tokenizer):
+    tiers = [2, 0, 1, 0, 2, 1, 0]
+    batches = ids(tiered(tokenizer, tiers, order=choices.Order.FILE), 7)
+    assert sum(batches, []) == [*range(7)] * 3
+
+
 def test_measured_tiers_replace_those_of_the_data(tokenizer):
     stream = tiered(tokenizer, [0, 1, 2, 3], order=choices.Order.PASS_RATE)
     stream.set_tiers([3, 0, 3, 1])

@@ -20,6 +20,8 @@ DOCUMENTS = [
 
 
 class Fails:
+    documents = ()
+
     def search(self, queries, k):
         return [
             Failure("it is down") if "down" in query else [Hit(DOCUMENTS[0], 1.0)]

@@ -43,6 +43,8 @@ def titles(found) -> list[str]:
 class Scripted:
     """A retriever that says what it was told to, and remembers what it was asked."""
 
+    documents = ()
+
     def __init__(self, failing=()):
         self.asked, self.failing, self.closed = [], set(failing), False
 

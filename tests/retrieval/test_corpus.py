@@ -83,7 +83,10 @@ def test_one_id_for_two_documents_is_refused(tmp_path):
     ("text", "message"),
     [
         ("", "holds no document with a text"),
-        ('{"title": "A", "text": ""}', r"no document with a text \(1 rows are empty"),
+        (
+            '{"title": "A", "text": ""}',
+            r"no document with a text \(1 rows or files are e",
+        ),
         ('{"title": "A"}', r":1 has no column 'text' or .* are \['title'\].*--text_co"),
         ('{"text": ["a"]}', r":1: column 'text' is \['a'\], a list: it must be text"),
         ('{"text": "a", "id": true}', "column 'id' is True"),
@@ -115,21 +118,32 @@ def test_half_a_surrogate_pair_can_be_saved(tmp_path):
     assert corpus.Corpus.load(tmp_path / "c.arrow")[0].text == "a?"
 
 
-def test_text_files_are_documents_with_their_names_as_titles(tmp_path):
+def test_a_folder_of_text_files(tmp_path):
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "The mosque.md").write_text("\ufeff# Old\n")
-    (tmp_path / "b.txt").write_text("new")
+    (tmp_path / "deep" / "The mosque.md").write_text("\ufeff# Old\n\nIt is old.\n")
+    (tmp_path / "b.txt").write_text("# new")
+    (tmp_path / "blank.txt").write_text(" \n")
     (tmp_path / "c.pdf").write_bytes(b"\xff")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "d.txt").write_text("not for you")
-    documents, _ = read(tmp_path)
+    documents, counts = read(tmp_path)
     assert documents == [
-        Document("b.txt", "b", "new"),
-        Document("deep/The mosque.md", "The mosque", "# Old"),
+        Document("b.txt#1", "b", "# new"),
+        Document("deep/The mosque.md#1", "Old", "It is old."),
     ]
-    assert read(tmp_path / "b.txt")[0] == [Document("b.txt", "b", "new")]
+    assert counts == Counts(documents=2, repeated=0, empty=1, untitled=0)
+    assert read(tmp_path / "b.txt")[0] == [Document("b.txt#1", "b", "# new")]
     (tmp_path / "b.txt").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="b.txt is not UTF-8"):
+    with pytest.raises(ValueError, match=r"b.txt is not UTF-8.*move it elsewhere"):
+        read(tmp_path)
+
+
+def test_a_folder_without_a_document(tmp_path):
+    (tmp_path / "c.pdf").write_bytes(b"\xff")
+    with pytest.raises(FileNotFoundError, match=r"holds no document: put \.jsonl or"):
+        read(tmp_path)
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(ValueError, match=r"\(1 rows or files are empty\)"):
         read(tmp_path)
 
 

@@ -62,7 +62,7 @@ def test_an_index_of_another_kind_or_version_is_refused(tmp_path, spec, monkeypa
     with pytest.raises(ValueError, match="made with kind = 'mine' and now it is 'oth"):
         index_files.open_index(tmp_path / "i", other, builder("x"))
     monkeypatch.setattr(index_files, "_VERSION", 99)
-    with pytest.raises(ValueError, match="version = 1 and now it is 99"):
+    with pytest.raises(ValueError, match="version = 2 and now it is 99"):
         index_files.open_index(tmp_path / "i", spec, builder("x"))
 
 

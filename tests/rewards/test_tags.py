@@ -3,6 +3,7 @@
 import pytest
 
 from grpo_jax import choices
+from grpo_jax.config import TaskConfig
 from grpo_jax.rewards import tags
 from grpo_jax.rewards.tags import COMPACT, DAVID, SEARCH
 
@@ -83,3 +84,16 @@ def test_a_document_cannot_end_its_observation():
 def test_instructions_name_every_tag(of):
     assert all(tag in of.instructions for tag in of.names)
     assert of.answer.open in of.instructions
+
+
+def test_what_a_prompt_says_before_the_question():
+    plain = TaskConfig(tags=choices.Tags.DAVID, system_prompt="In English.")
+    assert tags.system_prompt(plain) == "In English."
+    assert tags.system_prompt(TaskConfig()) == ""
+    told = TaskConfig(tags=choices.Tags.DAVID, instructions=True)
+    assert tags.system_prompt(told) == tags.DAVID.instructions
+    told.system_prompt = "In English."
+    assert tags.system_prompt(told) == f"{tags.DAVID.instructions}\n\nIn English."
+    told.tags = choices.Tags.COMPACT
+    with pytest.raises(ValueError, match=r"instructions is True and .*tags is compact"):
+        told.seal("config.task")

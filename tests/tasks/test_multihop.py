@@ -11,6 +11,7 @@ from grpo_jax.tasks.corpus import (
     documents_of,
     missing_titles,
     with_evidence,
+    with_titles_as_evidence,
 )
 from grpo_jax.tasks.load import load_task
 from grpo_jax.tasks.multihop import examples_of, read_questions
@@ -69,9 +70,9 @@ def test_evidence_in_another_corpus(tmp_path):
     ]
     found = with_evidence(examples, corpus)
     assert [each.columns["evidence"] for each in found] == [(("a", "b"), ()), ()]
-    missing = missing_titles(examples, corpus)
+    missing = missing_titles(found)
     assert (missing.titles, missing.share) == (("Bo Lin",), 0.5)
-    assert missing_titles(examples[1:], corpus).share == 0.0
+    assert missing_titles(found[1:]).share == 0.0
     # The page itself goes before others of its title.
     own = Document(document_id(*PAGES[0]), *PAGES[0])
     found = with_evidence(examples, [*corpus, own])
@@ -83,7 +84,10 @@ def test_titles_are_compared_without_case_entities_and_marks(tmp_path):
     examples = examples_of(read_questions(write(tmp_path / "rows.jsonl", row)))
     corpus = [Document("1", "simon & co the inn", ""), Document("2", "?", "")]
     assert with_evidence(examples, corpus)[0].columns["evidence"] == (("1",), ("2",))
-    assert missing_titles(examples, [Document("3", "!", "")]).share == 1.0
+    found = with_evidence(examples, [Document("3", "!", "")])
+    assert missing_titles(found).share == 1.0
+    by_title = with_titles_as_evidence(examples)[0].columns["evidence"]
+    assert by_title == (("simon co the inn",), ("?",))
 
 
 def test_documents_are_distinct(tmp_path):

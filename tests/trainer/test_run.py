@@ -1,10 +1,12 @@
 """What a run is built from: the rewards that its configuration names."""
 
 import dataclasses
+import json
 
 import pytest
 
 from grpo_jax import config as c
+from grpo_jax.retrieval_config import RetrievalConfig
 from grpo_jax.trainer import run as runs
 from tests.rewards.helpers import completion
 
@@ -62,3 +64,49 @@ def test_a_cosine_that_ends_elsewhere_is_said(capsys, weights, tokens, warns):
     build(weights, tokens)
     said = " ".join(capsys.readouterr().out.split())
     assert ("warning: config.reward.cosine.max_tokens is 40, but" in said) is warns
+
+
+def agent(tmp_path, *, titles=("Ada Fox",), **episode):
+    """A configuration of questions about a folder of two text files."""
+    (tmp_path / "notes").mkdir(exist_ok=True)
+    for name in ("Ada Fox", "Old Rook"):
+        (tmp_path / "notes" / f"{name}.txt").write_text(f"{name} is here.")
+    row = {"question": "who?", "answer": "Ada", "supporting_titles": titles}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    return c.TrainConfig(
+        policy=c.PolicyConfig(tokenizer="search-characters"),
+        task=c.TaskConfig(name="multihop", train_path=str(tmp_path / "rows.jsonl")),
+        rollout=c.RolloutConfig(max_prompt_tokens=16, max_completion_tokens=60),
+        episode=c.EpisodeConfig(environment="search", **episode),
+        retrieval=RetrievalConfig(corpus_path=str(tmp_path / "notes")),
+        reward=c.RewardConfig(weights={"david": 1.0}),
+    )
+
+
+def test_evidence_is_in_the_corpus_that_is_searched(tmp_path, capsys):
+    run = runs.build(agent(tmp_path, titles=("ada fox", "Gone")).seal())
+    (example,) = run.task.train
+    assert example.columns["evidence"] == (("Ada Fox.txt#1",), ())
+    assert "1 titles of pages that questions need, such as 'Gone'" in (
+        " ".join(capsys.readouterr().out.split())
+    )
+    run.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"titles": ("Gone",)}, "such as 'Gone', are no title in .*notes: 100.0%"),
+        (
+            {"reply_tokens": 3},
+            r"reply_tokens is 3 and the end of a reply alone takes 3",
+        ),
+        (
+            {"answer_tokens": 55},
+            r"max_completion_tokens is 60, of which .*answer_tokens leaves 5: no reply",
+        ),
+    ],
+)
+def test_episodes_that_cannot_be(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        runs.build(agent(tmp_path, **changes).seal())
