@@ -18,6 +18,7 @@ Neither has been run at its size.
 from grpo_jax import choices
 from grpo_jax import config as c
 from grpo_jax.episode_config import EpisodeConfig
+from grpo_jax.expansion_config import ExpansionConfig
 from grpo_jax.expert_config import ExpertsConfig
 from grpo_jax.retrieval_config import RetrievalConfig
 from grpo_jax.task_config import WorldConfig
@@ -105,6 +106,8 @@ def train() -> c.TrainConfig:
     config.task.validation_path = "data/david/dev.parquet"
     config.rollout.prompts_per_step = 24
     config.episode.max_calls = 10
+    # Published: what a continuation shares with its row is trained in both.
+    config.expansion = ExpansionConfig(continuations=5, mask_prefix=False)
     config.objective.kl_coef = 0.001
     # The corrected code; its first release differentiated k1, whose expected gradient
     # is zero.

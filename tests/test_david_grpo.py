@@ -47,12 +47,14 @@ def test_in_what_the_stages_differ():
             each.objective.kl_coef,
             each.episode.max_calls,
             each.experts.below,
+            each.expansion.continuations,
         )
         for each in (warmup, train)
     ]
     assert pairs == [
-        (4, 50, 1, 1e-5, 0.0, 5, 1.0),
-        (24, 215, 2, 1e-6, 0.001, 10, 0.0),
+        (4, 50, 1, 1e-5, 0.0, 5, 1.0, 0),
+        (24, 215, 2, 1e-6, 0.001, 10, 0.0, 5),
     ]
     assert warmup.experts.reward == 1.0  # its own formula says 0.75
+    assert not train.expansion.mask_prefix
     assert train.objective.divergence is choices.Divergence.K2
