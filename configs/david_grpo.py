@@ -33,26 +33,31 @@ def get_config(name: str = "miniature") -> c.TrainConfig:
 
 
 def miniature() -> c.TrainConfig:
-    """One to three hops in the built-in world, after a few hundred demonstrations."""
+    """One to three hops in the built-in world, after demonstrations that stop early."""
     return c.TrainConfig(
         policy=c.PolicyConfig(
             preset="miniature-agent",
-            tokenizer="search-characters",
+            tokenizer="search-words",
             dtype=choices.Dtype.FLOAT32,
+            remat=choices.Remat.NONE,
         ),
         task=c.TaskConfig(
             name="world",
             tags=choices.Tags.COMPACT,
-            world=WorldConfig(entities=256, distractors=32, train_questions=1000),
+            world=WorldConfig(
+                train_questions=2500,
+                early_stop_fraction=0.6,
+                needless_call_fraction=0.2,
+            ),
         ),
         rollout=c.RolloutConfig(
             prompts_per_step=16,
             group_size=8,
-            max_prompt_tokens=64,
-            max_completion_tokens=480,
-            chunk_steps=32,
+            max_prompt_tokens=16,
+            max_completion_tokens=128,
+            chunk_steps=8,
         ),
-        episode=EpisodeConfig(environment="search", max_calls=4, turn_tokens=120),
+        episode=EpisodeConfig(environment="search", max_calls=4, turn_tokens=24),
         retrieval=RetrievalConfig(top_k=1),
         reward=c.RewardConfig(
             weights={
@@ -67,7 +72,7 @@ def miniature() -> c.TrainConfig:
         warm_start=c.WarmStartConfig(
             steps=600,
             batch_size=32,
-            demonstrations=1000,
+            demonstrations=2500,
             optimizer=c.OptimizerConfig(
                 learning_rate=3e-3,
                 beta2=0.98,
@@ -75,11 +80,11 @@ def miniature() -> c.TrainConfig:
                 warmup_steps=20,
             ),
         ),
-        trainer=c.TrainerConfig(steps=30),
+        trainer=c.TrainerConfig(steps=40),
         evaluation=c.EvaluationConfig(
-            every_steps=10, samples=2, validation_problems=32, test_problems=64
+            every_steps=20, samples=2, validation_problems=64, test_problems=256
         ),
-        checkpoint=c.CheckpointConfig(every_steps=10),
+        checkpoint=c.CheckpointConfig(every_steps=20),
     )
 
 

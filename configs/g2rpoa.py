@@ -15,6 +15,7 @@ model writes: `grpo_jax/rewards/code.py` says what holds it back, and what does 
 
 from grpo_jax import choices
 from grpo_jax import config as c
+from grpo_jax.task_config import ArithmeticConfig
 
 
 def get_config(name: str = "miniature") -> c.TrainConfig:
@@ -39,7 +40,7 @@ def miniature() -> c.TrainConfig:
         ),
         task=c.TaskConfig(
             name="arithmetic",
-            arithmetic=c.ArithmeticConfig(
+            arithmetic=ArithmeticConfig(
                 operations=7,
                 answer=choices.Answer.ALL,
                 mistake_fraction=0.5,

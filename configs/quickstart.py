@@ -9,6 +9,7 @@ from whether its completions end right and nothing else, what those could not te
 
 from grpo_jax import choices
 from grpo_jax import config as c
+from grpo_jax.task_config import ArithmeticConfig
 
 
 def get_config() -> c.TrainConfig:
@@ -21,7 +22,7 @@ def get_config() -> c.TrainConfig:
         ),
         # The settings here were chosen on the problems of seed 0.
         task=c.TaskConfig(
-            name="arithmetic", arithmetic=c.ArithmeticConfig(problems_seed=1)
+            name="arithmetic", arithmetic=ArithmeticConfig(problems_seed=1)
         ),
         rollout=c.RolloutConfig(
             prompts_per_step=32,

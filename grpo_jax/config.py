@@ -23,7 +23,7 @@ from grpo_jax.sections import (
     fraction,
     positive,
 )
-from grpo_jax.task_config import WorldConfig
+from grpo_jax.task_config import TaskConfig
 
 
 @dataclasses.dataclass
@@ -35,7 +35,8 @@ class PolicyConfig(Section):
     preset: str = "miniature"
     # Directory or hub id of the tokenizer. Empty: the one of `path`.
     # "characters": the built-in character tokenizer of the arithmetic task;
-    # "search-characters": that of the world, with the tags of searches.
+    # "search-characters": with the tags of searches, "search-words": and the words of
+    # the world.
     tokenizer: str = ""
     dtype: choices.Dtype = choices.Dtype.BFLOAT16
     remat: choices.Remat = choices.Remat.FULL
@@ -50,89 +51,6 @@ class PolicyConfig(Section):
             raise ValueError(
                 f"{path}.tokenizer is empty and {path}.path names no directory to take "
                 'one from; set it to a directory, a hub id or "characters"'
-            )
-
-
-@dataclasses.dataclass
-class ArithmeticConfig(Section):
-    """The built-in task: step-by-step arithmetic modulo a number, from a seed."""
-
-    operations: int = 3
-    operators: str = "+-"
-    modulus: int = 10
-    answer: choices.Answer = choices.Answer.LAST
-    # Train, validation and test problems are disjoint by construction.
-    train_problems: int = 20_000
-    validation_problems: int = 256
-    test_problems: int = 512
-    problems_seed: int = 0
-    # Of the worked solutions shown in the warm start, the fraction of steps whose
-    # result is replaced by a random digit.
-    mistake_fraction: float = 0.35
-
-    def validate(self, path: str):
-        """Checks ranges."""
-        at_least(path, self, operations=1, modulus=2, train_problems=1)
-        at_least(path, self, validation_problems=1, test_problems=1, problems_seed=0)
-        fraction(path, self, "mistake_fraction")
-        if not self.operators or set(self.operators) - set("+-*"):
-            raise ValueError(
-                f"{path}.operators is {self.operators!r}: use characters of '+-*'"
-            )
-
-
-@dataclasses.dataclass
-class TaskConfig(Section):
-    """Where questions and references come from."""
-
-    # "arithmetic", "math", "code", "world", "multihop", or "package.module:function"
-    # returning a Task.
-    name: str = "arithmetic"
-    arithmetic: ArithmeticConfig = dataclasses.field(default_factory=ArithmeticConfig)
-    world: WorldConfig = dataclasses.field(default_factory=WorldConfig)
-    # How agents of "world" and "multihop" mark thoughts, queries and answers.
-    tags: choices.Tags = choices.Tags.SEARCH
-    # For "math", "code" and "multihop": JSONL or Parquet files, or
-    # "hub:dataset_id[:config]:split". The last detects the format of every row.
-    train_path: str = ""
-    validation_path: str = ""
-    test_path: str = ""
-    # Rows held out of `train_path` for validation when `validation_path` is empty.
-    validation_rows: int = 0
-    question_column: str = "question"
-    reference_column: str = "answer"  # for "code": the tests
-    # Worked solution, for guidance and warm starts. Empty: none.
-    solution_column: str = ""
-    # For "multihop": trajectories of experts, and whether those of no use (other tags,
-    # a wrong answer) are left out; otherwise the first one ends the run.
-    experts_path: str = ""
-    drop_bad_experts: bool = True
-    # Whole number that says how hard a row is, for order=tiers. Empty: none.
-    tier_column: str = ""
-    system_prompt: str = ""
-    # Before that, how the chosen tags are used; for a model that was not taught them.
-    instructions: bool = False
-    # `{question}` is replaced by the question.
-    prompt_template: str = "{question}"
-    use_chat_template: bool = False
-    overlong: choices.Overlong = choices.Overlong.DROP
-
-    def validate(self, path: str):
-        """A file task needs a file; a template needs its place for the question."""
-        if self.name in ("math", "code", "multihop") and not self.train_path:
-            raise ValueError(
-                f"{path}.train_path is empty: task {self.name!r} reads a file"
-            )
-        if "{question}" not in self.prompt_template:
-            raise ValueError(
-                f"{path}.prompt_template is {self.prompt_template!r}: it must contain "
-                "'{question}'"
-            )
-        at_least(path, self, validation_rows=0)
-        if self.instructions and self.tags is choices.Tags.COMPACT:
-            raise ValueError(
-                f"{path}.instructions is True and {path}.tags is compact, which has "
-                f"none: use other tags, or write your own in {path}.system_prompt"
             )
 
 
@@ -235,6 +153,9 @@ class TrainerConfig(Section):
 
     # 0: the warm start alone.
     steps: int = 100
+    # Tokens that the policy may generate in training; the run ends with the step that
+    # reaches them. For runs that are compared at equal generation. 0: no limit.
+    max_generated_tokens: int = 0
     # Passes over each rollout, and optimizer updates in each pass.
     num_iterations: int = 1
     minibatches: int = 1
@@ -255,6 +176,7 @@ class TrainerConfig(Section):
         at_least(path, self, steps=0, num_iterations=1, minibatches=1)
         at_least(path, self, micro_batch_tokens=0, logits_chunk_tokens=1)
         at_least(path, self, max_nonfinite_updates=1, logged_groups=-1)
+        at_least(path, self, max_generated_tokens=0)
 
 
 @dataclasses.dataclass

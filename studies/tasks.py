@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from grpo_jax import choices
-from grpo_jax.config import ArithmeticConfig, TaskConfig
 from grpo_jax.data.examples import Example
+from grpo_jax.task_config import ArithmeticConfig, TaskConfig
 from grpo_jax.tasks import arithmetic
 from grpo_jax.tasks.base import Task
 

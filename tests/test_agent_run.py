@@ -99,10 +99,14 @@ def test_a_step_says_what_its_agents_did(whole):
 
 
 def test_a_stopped_run_goes_on_with_the_same_numbers(whole, tmp_path):
-    train(tmp_path, "--config.trainer.steps=1")
-    assert without_times(train(tmp_path, "--config.trainer.steps=2")) == without_times(
-        whole[1]
-    )
+    # Stopped by what it had written by then, which counts as an end of its own.
+    limit = "--config.trainer.max_generated_tokens"
+    first = train(tmp_path, "--config.trainer.steps=2", f"{limit}=1")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["stopped"], summary["steps"], len(first)) == ("finished", 1, 1)
+    assert summary["evaluation"]["after"]["step"] == 1
+    again = train(tmp_path, "--config.trainer.steps=2", f"{limit}=0")
+    assert without_times(again) == without_times(whole[1])
 
 
 def test_episodes_are_evaluated(whole):
@@ -118,7 +122,7 @@ def test_episodes_are_evaluated(whole):
     assert found["watched"].keys() == {"answer_f1", "evidence_recall"}
     assert found["episode"]["calls_mean"] == found["calls_mean"]
     assert found["episode"]["coverage_mean"] == found["evidence_recall_mean"]
-    assert found["sampled_tokens_mean"] < found["completion_tokens_mean"]
+    assert found["sampled_tokens_mean"] <= found["completion_tokens_mean"]
     hops = found["by"]["hops"]
     assert sum(part["problems"] for part in hops.values()) == found["problems"]
     rows = map(json.loads, lines)

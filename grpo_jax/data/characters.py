@@ -1,16 +1,22 @@
-"""The built-in character tokenizers, as real `tokenizers` objects in memory."""
+"""The built-in tokenizers, as real `tokenizers` objects in memory."""
 
 import string
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from grpo_jax.data.world_words import WORDS
+
 PAD, EOS, UNKNOWN = "<pad>", "<eos>", "<unk>"
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 SEARCH_TAGS = (*TAGS, "<search>", "</search>", "<information>", "</information>")
-# Name of a tokenizer to the tags that are one token in it. An agent's are apart: more
-# ids would be another model.
-TAGS_OF = {"characters": TAGS, "search-characters": SEARCH_TAGS}
+# Name of a tokenizer to what is one token in it besides the characters. An agent's are
+# apart: more ids would be another model.
+TOKENS_OF = {
+    "characters": TAGS,
+    "search-characters": SEARCH_TAGS,
+    "search-words": (*SEARCH_TAGS, *WORDS),
+}
 # Newline, then the printable ASCII characters in the order of their codes.
 ALPHABET = "\n" + "".join(
     sorted(set(string.printable) - set(string.whitespace) | {" "})
@@ -29,12 +35,12 @@ SETTINGS = {
 
 
 def build(name: str = "characters") -> tokenizers.Tokenizer:
-    """Returns a tokenizer of `TAGS_OF` with one token a character and one a tag.
+    """Returns a tokenizer of `TOKENS_OF`: the longest that fits, else one a character.
 
-    The tags are ordinary added tokens, not special ones: decoding keeps them.
+    Tags and words are ordinary added tokens, not special ones: decoding keeps them.
     """
-    tags = TAGS_OF[name]
-    tokens = (PAD, EOS, UNKNOWN, *tags, *ALPHABET)
+    added = TOKENS_OF[name]
+    tokens = (PAD, EOS, UNKNOWN, *added, *ALPHABET)
     vocabulary = {token: id for id, token in enumerate(tokens)}
     model = models.WordLevel(vocabulary, unk_token=UNKNOWN)
     tokenizer = tokenizers.Tokenizer(model)
@@ -43,6 +49,6 @@ def build(name: str = "characters") -> tokenizers.Tokenizer:
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([PAD, EOS, UNKNOWN])
     tokenizer.add_tokens(
-        [tokenizers.AddedToken(tag, normalized=False, special=False) for tag in tags]
+        [tokenizers.AddedToken(each, normalized=False, special=False) for each in added]
     )
     return tokenizer

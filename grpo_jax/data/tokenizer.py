@@ -46,8 +46,8 @@ def load_tokenizer(path: str) -> "Tokenizer":
     """Loads a tokenizer.
 
     Args:
-      path: a Hugging Face directory, a hub id, or the name of a built-in one,
-        "characters" or "search-characters".
+      path: a Hugging Face directory, a hub id, or the name of a built-in one
+        of `characters.TOKENS_OF`.
 
     Raises:
       FileNotFoundError: neither a directory nor a hub id that can be fetched, or a
@@ -55,7 +55,7 @@ def load_tokenizer(path: str) -> "Tokenizer":
       ValueError: a tokenizer without a fast implementation or an end token.
     """
     transformers = _import_transformers()
-    if path in characters.TAGS_OF:
+    if path in characters.TOKENS_OF:
         fast = transformers.PreTrainedTokenizerFast(
             tokenizer_object=characters.build(path), **characters.SETTINGS
         )
@@ -308,7 +308,7 @@ def _download(path: str) -> pathlib.Path:
         raise FileNotFoundError(
             f"there is no directory {path}: set config.policy.tokenizer (or "
             "config.policy.path) to one, to a hub id or to one of "
-            f"{list(characters.TAGS_OF)}"
+            f"{list(characters.TOKENS_OF)}"
         )
     try:
         return pathlib.Path(

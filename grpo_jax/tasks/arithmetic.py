@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from grpo_jax.choices import Answer
-from grpo_jax.config import ArithmeticConfig
 from grpo_jax.data.examples import Example
 from grpo_jax.rewards import extraction
 from grpo_jax.rewards.base import Completion
 from grpo_jax.rewards.format import think_answer_format
+from grpo_jax.task_config import ArithmeticConfig
 from grpo_jax.tasks.base import Task
 
 _APPLY: dict[str, Callable[[int, int], int]] = {

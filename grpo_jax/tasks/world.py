@@ -24,43 +24,24 @@ import numpy as np
 
 from grpo_jax.config import RewardConfig
 from grpo_jax.data.examples import Example, Segment
+from grpo_jax.data.world_words import FACTS, NAMES
 from grpo_jax.retrieval.base import Document
 from grpo_jax.rewards.search import WATCHED, search_rewards
 from grpo_jax.rewards.tags import TagSet
 from grpo_jax.task_config import WorldConfig
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.experts import ExpertTurn, segments
+from grpo_jax.tasks.world_turns import (
+    ask,
+    demonstration,
+    phrase,
+    state,
+    write_document,
+)
 
-# Kind of entity to its facts, and the kind that each of them names. No fact names an
-# entity of its own kind: a document that mentions a name never states the same facts.
-FACTS = {
-    "person": {"home": "town", "job": "firm"},
-    "firm": {"boss": "person", "seat": "town"},
-    "town": {"mayor": "person", "guild": "firm"},
-}
 # Kinds of every four entities in a row: half of them are people.
 _KINDS = ("person", "town", "person", "firm")
 SPLITS = ("train", "validation", "test")
-_WORDS = {
-    "person": (
-        "Ada Ben Bo Cal Cy Dee Dot Eli Eve Fay Finn Gil Gus Hal Ida Jo Kit Lea Max Nan "
-        "Ola Pat Quin Ray Sue Tom Una Val Wes Xia Yan Zoe",
-        "Ash Bell Bray Cobb Cole Dorn Dunn Eads Ford Fox Gant Hill Holt Ives Judd Kane "
-        "Kerr Lin Lowe Moss Nash Orr Penn Rudd Shaw Tate Urie Voss Webb York Zane Gray",
-    ),
-    "town": (
-        "Old New East West High Low Fair Long",
-        "Birk Brim Cove Crag Dale Dell Elm Firth Gate Glen Heath Isle Knoll Lund Mara "
-        "Mere Ness Peel Pike Quay Ridge Rook Sand Stow Strand Tarn Thorn Vale Wharf "
-        "Wick Wold Yew",
-    ),
-    "firm": (
-        "Amp Apex Bolt Brio Coil Core Delta Dyne Echo Ergo Flux Forge Gear Hive Iris "
-        "Jade Kilo Luma Mint Nova Onyx Pulse Quark Ruby Sol Tango Ultra Vega Wave Xeno "
-        "Yolk Zed",
-        "Co Inn Lab Mill Bank Yard Farm Dock",
-    ),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +98,13 @@ def world(config: WorldConfig, tags: TagSet, reward: RewardConfig) -> Task:
     def demonstrate(
         examples: Sequence[Example], rng: np.random.Generator
     ) -> list[list[Segment]]:
-        del rng  # experts are the same every time
-        return [segments(tags, experts[example.id]) for example in examples]
+        names = _names_to_show(made)
+        shown = []
+        for path in [paths["train"][example.id] for example in examples]:
+            start = _name(made, path.visited[0])
+            turns = demonstration(config, path.facts, start, names, rng)
+            shown.append(segments(tags, turns))
+        return shown
 
     return Task(
         name="world",
@@ -157,14 +143,14 @@ def build(config: WorldConfig) -> World:
                 fact: int(rng.choice(of_kind[kind]))
                 for fact, kind in FACTS[kinds[index]].items()
             }
-            text = "; ".join(f"{fact} {names[to]}" for fact, to in facts.items())
-            entities.append(Entity(Document(str(index), names[index], text), facts))
+            known = {fact: names[to] for fact, to in facts.items()}
+            entities.append(Entity(write_document(index, names[index], known), facts))
     return World(entities, members)
 
 
 def write_question(world: World, path: Path) -> str:
     """Returns `guild of home of Ada Fox?`."""
-    return f"{_phrase(path.facts, _name(world, path.visited[0]))}?"
+    return f"{phrase(path.facts, _name(world, path.visited[0]))}?"
 
 
 def expert(world: World, path: Path, *, thoughts: bool) -> tuple[ExpertTurn, ...]:
@@ -180,13 +166,10 @@ def expert(world: World, path: Path, *, thoughts: bool) -> tuple[ExpertTurn, ...
         answer in the last.
     """
     turns = []
-    for hop, fact in enumerate(path.facts):
+    for hop in range(len(path.facts)):
         document = world.entities[path.visited[hop]].document
-        left = _phrase(path.facts[hop:], document.title) if thoughts else ""
-        turns.append(ExpertTurn(left, f"{document.title} {fact}", (document,)))
-    answer = _name(world, path.visited[-1])
-    turns.append(ExpertTurn(answer if thoughts else "", answer=answer))
-    return tuple(turns)
+        turns.append(ask(path.facts[hop:], document, thoughts=thoughts))
+    return (*turns, state(_name(world, path.visited[-1]), thoughts=thoughts))
 
 
 def _names(kinds: Sequence[str], asked: int, rng: np.random.Generator) -> list[str]:
@@ -195,8 +178,8 @@ def _names(kinds: Sequence[str], asked: int, rng: np.random.Generator) -> list[s
     To resemble is to share a word with one of the first `asked`.
     """
     supply: dict[str, Iterator[str]] = {}
-    for kind, words in _WORDS.items():
-        every = list(map(" ".join, itertools.product(*map(str.split, words))))
+    for kind in NAMES:
+        every = _every_name(kind)
         wanted, first = kinds.count(kind), kinds[:asked].count(kind)
         if wanted > len(every):
             raise ValueError(
@@ -209,6 +192,21 @@ def _names(kinds: Sequence[str], asked: int, rng: np.random.Generator) -> list[s
         rest = sorted(order[first:], key=lambda name: known.isdisjoint(name.split()))
         supply[kind] = iter([*order[:first], *rest])
     return [next(supply[kind]) for kind in kinds]
+
+
+def _names_to_show(world: World) -> dict[str, list[str]]:
+    """Returns the names of every kind that nobody has who is asked about elsewhere."""
+    elsewhere = {
+        _name(world, at) for split in SPLITS[1:] for at in world.members[split]
+    }
+    return {
+        kind: [name for name in _every_name(kind) if name not in elsewhere]
+        for kind in FACTS
+    }
+
+
+def _every_name(kind: str) -> list[str]:
+    return list(map(" ".join, itertools.product(*NAMES[kind])))
 
 
 def _draw_paths(config: WorldConfig, world: World, split: str) -> list[Path]:
@@ -266,8 +264,3 @@ def _example(world: World, id: int, path: Path) -> Example:
 
 def _name(world: World, index: int) -> str:
     return world.entities[index].document.title
-
-
-def _phrase(facts: Sequence[str], name: str) -> str:
-    """Returns `guild of home of Ada Fox`: the fact to ask first comes last."""
-    return " of ".join([*reversed(facts), name])

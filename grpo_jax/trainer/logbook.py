@@ -42,6 +42,7 @@ _FREE_TO_CHANGE = (
     "config.rollout.max_rows",
     "config.trainer.logged_groups",
     "config.trainer.logits_chunk_tokens",
+    "config.trainer.max_generated_tokens",
     "config.trainer.max_nonfinite_updates",
     "config.trainer.micro_batch_tokens",
     "config.warm_start.micro_batch_tokens",

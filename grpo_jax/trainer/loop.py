@@ -7,7 +7,6 @@ resumes: every number from a checkpoint on is what it would have been without th
 """
 
 import contextlib
-import json
 import pathlib
 from typing import Any
 
@@ -34,6 +33,7 @@ from grpo_jax.trainer import (
     seeding,
     speed,
     stepmetrics,
+    summary,
     tripwires,
     warm_start,
 )
@@ -46,7 +46,6 @@ from grpo_jax.trainer.position import Position
 from grpo_jax.trainer.run import Run
 from grpo_jax.trainer.stopping import Stopper
 
-_STALLED = "validation no longer rose"
 _ONCE_IT_ANSWERS = "Once it answers, the same command goes on from the last checkpoint"
 
 
@@ -72,10 +71,10 @@ def train(
         # Only what could be built is written down as this workdir's configuration.
         logbook.open_workdir(workdir, config)
         with contextlib.closing(open_checkpoints(config, workdir)) as checkpoints:
-            summary = _train(run, workdir, checkpoints, stopper)
+            ended = _train(run, workdir, checkpoints, stopper)
     page.write_report([workdir], workdir / "report.html")
-    _print_results(workdir, summary)
-    return summary
+    summary.show(workdir, ended)
+    return ended
 
 
 def _train(
@@ -94,7 +93,7 @@ def _train(
             run, position.stream.prompts, workdir, stopper, position.timer
         )
         if stopper.reason:
-            return _summarise(workdir, 0, stopper.reason, position)
+            return summary.write(workdir, 0, stopper.reason, position)
     learner = _start(run, workdir, checkpoints, position)
     if int(learner.state.step) == 0:
         with position.timer("evaluation"):
@@ -104,11 +103,11 @@ def _train(
 
     stopped = _take_steps(run, workdir, checkpoints, learner, position, stopper)
     step = int(learner.state.step)
-    if stopped in ("finished", _STALLED) and step:
+    if stopped in ("finished", summary.STALLED) and step:
         with position.timer("evaluation"):
             _evaluate(run, learner.state.params, workdir, "test", "after", step)
             _evaluate_best(run, checkpoints, workdir, step)
-    return _summarise(workdir, step, stopped, position)
+    return summary.write(workdir, step, stopped, position)
 
 
 def _start(
@@ -149,7 +148,9 @@ def _take_steps(
         stopper.lap()
         for step in range(first, last + 1):
             if position.stalled(patience):
-                return _STALLED
+                return summary.STALLED
+            if position.spent(config.trainer.max_generated_tokens):
+                return "finished"
             before = position.get_state()
             try:
                 metrics, batch = _step(run, workdir, learner, position, step)
@@ -167,6 +168,7 @@ def _take_steps(
             stopper.reason = stopper.reason or wires.reason
             stopping = stopper.should_stop()
             due = step == last or step % config.checkpoint.every_steps == 0
+            due = due or position.spent(config.trainer.max_generated_tokens)
             if due or stopping or best in metrics:
                 learner.save(checkpoints, position.get_state(), metrics)
             if stopping and step < last:
@@ -285,55 +287,3 @@ def _evaluate_best(
         return
     params = checkpoints.restore_params(run.model.abstract_params(), step)
     _evaluate(run, params, workdir, "test", "best", step)
-
-
-def _summarise(
-    workdir: pathlib.Path, step: int, stopped: str, position: Position
-) -> dict[str, Any]:
-    """Writes summary.json: how far the run came, at what cost, and what it changed."""
-    evaluations = {
-        name: logbook.read_evaluation(workdir, name)
-        for name in ("before", "after", "best")
-    }
-    after = evaluations["after"]
-    if after and after["step"] != step:
-        evaluations |= {"after": None, "best": None}  # of a run that was shorter
-    seconds, tokens = position.timer.totals, position.generated_tokens
-    summary = {
-        "steps": step,
-        "stopped": stopped,
-        "seconds": seconds | {"total": sum(seconds.values())},
-        "generated_tokens": tokens,
-        "tokens_per_second": tokens / max(seconds.get("rollout", 0), 1e-9),
-        "evaluation": evaluations,
-    }
-    logbook.write_json(workdir / "summary.json", summary)
-    return summary
-
-
-def _print_results(workdir: pathlib.Path, summary: dict[str, Any]) -> None:
-    """Prints what the run changed, some of its last completions, and the report."""
-    evaluations = summary["evaluation"]
-    rollouts = workdir / "rollouts" / f"{summary['steps']:06d}.jsonl"
-    lines = rollouts.read_text().splitlines() if rollouts.exists() else []
-    notes = []
-    if best := evaluations["best"]:
-        rate = best["sampled"]["pass@1"]["mean"]
-        notes.append(
-            f"best by validation (--checkpoint=best): step {best['step']}, pass@1 "
-            f"{rate:.1%} of the test problems"
-        )
-    if summary["stopped"] == _STALLED:
-        notes.append(f"ended at step {summary['steps']}: {_STALLED}")
-    elif summary["stopped"] != "finished":
-        notes.append(
-            f"stopped after step {summary['steps']} ({summary['stopped']}): "
-            + tripwires.way_on(summary["stopped"])
-        )
-    terminal.print_results(
-        evaluations["before"],
-        evaluations["after"],
-        terminal.choose_samples([json.loads(line) for line in lines]),
-        workdir / "report.html",
-        notes=notes,
-    )

@@ -61,6 +61,10 @@ class Position:
         best = self.validations.index(max(self.validations))
         return len(self.validations) - 1 - best >= patience
 
+    def spent(self, max_generated_tokens: int) -> bool:
+        """Whether the policy has written all that it may; 0 is no limit."""
+        return 0 < max_generated_tokens <= self.generated_tokens
+
     def get_state(self) -> dict[str, Any]:
         """Returns what JSON can hold of it."""
         return {

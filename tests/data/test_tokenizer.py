@@ -12,7 +12,7 @@ import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from grpo_jax.data import characters
+from grpo_jax.data import characters, world_words
 from grpo_jax.data.tokenizer import load_tokenizer
 
 EVERYTHING = "\n" + "".join(map(chr, range(32, 127)))
@@ -105,6 +105,27 @@ def test_the_one_of_search_agents_has_more_tags(built_in, tmp_path):
     assert own.decode(own.encode(EVERYTHING + text)) == EVERYTHING + text
     own.save(tmp_path)
     assert load_tokenizer(str(tmp_path)).encode(text) == own.encode(text)
+
+
+def test_the_one_of_the_world_has_its_words(built_in, tmp_path):
+    own = load_tokenizer("search-words")
+    words = world_words.WORDS
+    assert len(set(words)) == len(words)
+    assert own.vocab_size == built_in.vocab_size + 4 + len(words)
+    assert own.encode("".join(characters.SEARCH_TAGS)) == list(range(3, 11))
+    assert [own.encode(word) for word in words] == [
+        [11 + at] for at in range(len(words))
+    ]
+    assert [own.decode([id]) for id in own.encode("job of Core Farm?")] == (
+        ["job ", "of ", "Core", " Farm", "?"]
+    )
+    own.save(tmp_path)
+    again = load_tokenizer(str(tmp_path))
+    for text in (EVERYTHING, "Coreshome  of Ada Coresides: ;", "<thin<think> Penn"):
+        assert own.decode(own.encode(text)) == text
+        assert again.encode(text) == own.encode(text)
+        spelled = b"".join(own.token_bytes()[id] for id in own.encode(text))
+        assert spelled == text.encode()
 
 
 def test_bytes_of_characters_and_tags(built_in):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from grpo_jax import choices
-from grpo_jax.config import ArithmeticConfig
 from grpo_jax.rewards.base import Completion
+from grpo_jax.task_config import ArithmeticConfig
 from grpo_jax.tasks import arithmetic
 
 SMALL = ArithmeticConfig(

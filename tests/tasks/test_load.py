@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from grpo_jax.config import ArithmeticConfig, RewardConfig, TaskConfig
+from grpo_jax.config import RewardConfig, TaskConfig
+from grpo_jax.task_config import ArithmeticConfig
 from grpo_jax.tasks.load import load_task
 
 MODULE = """

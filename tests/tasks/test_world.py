@@ -1,17 +1,22 @@
 """The world: short texts, one answer, disjoint splits, queries that find."""
 
 import collections
+import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
 
 from grpo_jax.config import RewardConfig, TaskConfig
 from grpo_jax.data.tokenizer import load_tokenizer
+from grpo_jax.data.world_words import NAMES
+from grpo_jax.retrieval.base import Document
 from grpo_jax.rewards.base import Completion
 from grpo_jax.rewards.tags import COMPACT, DAVID, SEARCH
 from grpo_jax.task_config import WorldConfig
 from grpo_jax.tasks import world
+from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.experts import record, segments
 from grpo_jax.tasks.load import load_task
 
@@ -99,6 +104,19 @@ def test_one_token_a_tag(task):
     assert tokenizer.vocab_size == load_tokenizer("characters").vocab_size + 4
 
 
+def test_one_token_a_word(task):
+    tokenizer = load_tokenizer("search-words")
+    documents = [f"{each.title}: {each.text}" for each in task.documents]
+    assert {len(tokenizer.encode(text)) for text in documents} == {10}
+    for example in (*task.train, *task.test):
+        assert len(tokenizer.encode(example.question)) == 2 * example.tier + 3
+    for turns in task.experts.values():
+        text = "".join(piece.text for piece in segments(COMPACT, turns))
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+        queries = [tokenizer.encode(turn.query) for turn in turns if turn.query]
+        assert {len(query) for query in queries} == {3}
+
+
 def test_splits_share_no_entity(task):
     known = {name: set() for name in world.SPLITS}
     for name, ids in known.items():
@@ -118,7 +136,7 @@ def test_splits_share_no_entity(task):
 
 
 def test_vocabularies_are_apart():
-    groups = [text.split() for pair in world._WORDS.values() for text in pair]
+    groups = [words for pair in NAMES.values() for words in pair]
     groups += [list(facts) for facts in world.FACTS.values()]
     every = [word.lower() for group in groups for word in group]
     assert len(set(every)) == len(every)
@@ -174,6 +192,69 @@ def test_the_same_config_gives_the_same_world(task):
     # The world does not depend on how much of it is asked.
     fewer = made(**EVERY_HOP, train_questions=8)
     assert fewer.test == task.test and fewer.documents == task.documents
+
+
+def demonstrations(**changes) -> tuple[Task, list[str]]:
+    """Returns a task and a demonstration of each of its training questions."""
+    task = made(**EVERY_HOP, **changes)
+    shown = task.demonstrate(task.train, np.random.default_rng(0))
+    return task, ["".join(piece.text for piece in pieces) for pieces in shown]
+
+
+def calls(text: str) -> int:
+    return text.count("<search>")
+
+
+def test_demonstrations_follow_documents_that_say_something_else(task):
+    _, texts = demonstrations()
+    real = [
+        "".join(piece.text for piece in segments(COMPACT, task.experts[x.id]))
+        for x in task.train
+    ]
+    for example, text, other in zip(task.train, texts, real, strict=True):
+        read = re.findall("<information>(.*?): (.*?)</information>", text)
+        shown = [Document(str(at), *each) for at, each in enumerate(read)]
+        answer, needed = follow(
+            dataclasses.replace(task, documents=shown), example.question
+        )
+        assert f"<answer>{answer}</answer>" in text
+        assert len(needed) == calls(text) == example.tier
+        # What is thought and asked first is the question's own.
+        assert text.partition("</search>")[0] == other.partition("</search>")[0]
+    assert sum(map(str.__eq__, texts, real)) < 5
+
+
+def test_names_of_other_splits_are_in_no_demonstration(task):
+    _, texts = demonstrations()
+    shown = set(re.findall("<answer>(.*?)</answer>", "".join(texts)))
+    tested = {x.reference for x in (*task.validation, *task.test)}
+    assert not shown & tested
+
+
+def test_demonstrations_may_stop_early():
+    task, texts = demonstrations(early_stop_fraction=1.0, needless_call_fraction=1.0)
+    for example, text in zip(task.train, texts, strict=True):
+        fact, answer = example.question.split(" of ")[-2], found(text, -1)
+        assert f"{fact} {answer}" in text.partition("</information>")[0]
+        assert calls(text) == 1 + (example.tier == 1)
+
+
+def test_demonstrations_may_look_up_the_answer():
+    task, texts = demonstrations(needless_call_fraction=1.0)
+    for example, text in zip(task.train, texts, strict=True):
+        assert calls(text) == example.tier + 1
+        *_, last, answer = re.findall("<think>(.*?)</think>", text)
+        assert last == answer == found(text, -1)
+        assert re.findall("<search>(.*?)</search>", text)[-1].startswith(f"{answer} ")
+
+
+def found(text: str, at: int) -> str:
+    return re.findall("<answer>(.*?)</answer>", text)[at]
+
+
+def test_the_same_generator_gives_the_same_demonstrations():
+    defects = dict(early_stop_fraction=0.5, needless_call_fraction=0.5)
+    assert demonstrations(**defects)[1] == demonstrations(**defects)[1]
 
 
 def test_too_many_questions_or_entities():

@@ -183,3 +183,16 @@ def test_a_run_has_stalled_when_the_best_is_long_ago():
     ]:
         position.validations = values
         assert position.stalled(patience) is stalled
+
+
+def test_a_run_has_spent_its_tokens():
+    position = position_of(config_of())
+    for written, most, spent in [
+        (0, 0, False),
+        (9, 0, False),  # no limit
+        (9, 10, False),
+        (10, 10, True),
+        (11, 10, True),
+    ]:
+        position.generated_tokens = written
+        assert position.spent(most) is spent

@@ -6,6 +6,7 @@ import pytest
 
 from grpo_jax import choices
 from grpo_jax import config as c
+from grpo_jax.task_config import ArithmeticConfig
 from grpo_jax.trainer import evaluation
 from grpo_jax.trainer import run as runs
 from tests import helpers
@@ -18,7 +19,7 @@ def run():
             preset="miniature", tokenizer="characters", dtype=choices.Dtype.FLOAT32
         ),
         task=c.TaskConfig(
-            arithmetic=c.ArithmeticConfig(
+            arithmetic=ArithmeticConfig(
                 train_problems=16, validation_problems=8, test_problems=8
             )
         ),

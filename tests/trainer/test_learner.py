@@ -8,6 +8,7 @@ import pytest
 from grpo_jax import choices
 from grpo_jax import config as c
 from grpo_jax.records import Origin, Trajectories
+from grpo_jax.task_config import ArithmeticConfig
 from grpo_jax.trainer import run as runs
 from grpo_jax.trainer.batch import advantages_of
 from grpo_jax.trainer.learner import Learner
@@ -26,7 +27,7 @@ def config_of(trainer=(), objective=(), **changes):
             remat=choices.Remat.NONE,
         ),
         task=c.TaskConfig(
-            arithmetic=c.ArithmeticConfig(
+            arithmetic=ArithmeticConfig(
                 train_problems=32, validation_problems=8, test_problems=8
             )
         ),

@@ -7,6 +7,7 @@ import pytest
 
 from grpo_jax import config as c
 from grpo_jax.retrieval_config import RetrievalConfig
+from grpo_jax.task_config import ArithmeticConfig
 from grpo_jax.trainer import run as runs
 from tests.rewards.helpers import completion
 
@@ -14,7 +15,7 @@ from tests.rewards.helpers import completion
 def build(weights, cosine_tokens=0):
     reward = c.RewardConfig(weights=weights)
     reward.cosine.max_tokens = cosine_tokens
-    arithmetic = c.ArithmeticConfig(
+    arithmetic = ArithmeticConfig(
         train_problems=4, validation_problems=1, test_problems=1
     )
     config = c.TrainConfig(

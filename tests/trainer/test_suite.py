@@ -13,6 +13,7 @@ from grpo_jax import config as c
 from grpo_jax.episode_config import EpisodeConfig
 from grpo_jax.retrieval_config import RetrievalConfig
 from grpo_jax.rewards import scoring
+from grpo_jax.task_config import ArithmeticConfig
 from grpo_jax.tasks import benchmarks
 from grpo_jax.trainer import evaluation, logbook, policies, suite
 from grpo_jax.trainer import model as models
@@ -109,7 +110,7 @@ def test_a_prompt_that_fills_the_context(model, tmp_path):
 
 def test_a_split_takes_the_same_options(model, capsys):
     config = dataclasses.replace(
-        model.config, task=c.TaskConfig(arithmetic=c.ArithmeticConfig(test_problems=8))
+        model.config, task=c.TaskConfig(arithmetic=ArithmeticConfig(test_problems=8))
     )
     options = suite.Options(samples=3, temperature=0.5, problems=2)
     job = suite.split_job(config.seal(), "test", options)
