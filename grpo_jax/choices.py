@@ -205,6 +205,8 @@ class ExpertLoss(enum.Enum):
     # As if the policy had written them; with one update a rollout their ratio is 1.
     ON_POLICY = "on_policy"
     OFF_POLICY = "off_policy"  # -p / (p + shaping_gamma) A, without a ratio
+    # Their ratio is to the log-probs of the expert, which its file must bring.
+    IMPORTANCE = "importance"
 
 
 class Tags(enum.Enum):

@@ -31,7 +31,8 @@ class Trajectories(struct.PyTreeNode):
       tokens: token ids.
       origins: `Origin` code of every token; PAD past the end of the row.
       behavior_log_probs: log-probability under the sampler's full distribution at the
-        sampling temperature; 0 where a token was not sampled.
+        sampling temperature; of an expert's tokens what the expert is known to have
+        given them, else 0 where a token was not sampled.
       kept_log_mass: log of the probability that top-k, top-p and min-p left to draw
         from; 0 without filters and where a token was not sampled.
       prompt_lengths: tokens of the prompt.
@@ -64,7 +65,7 @@ class TrainBatch(struct.PyTreeNode):
       old_log_probs: log-probs when the rollout was taken; `None` with one update per
         rollout, where they equal the current ones.
       reference_log_probs: log-probs of the frozen reference; `None` without a KL term.
-      behavior_log_probs: what the sampler recorded.
+      behavior_log_probs: what the sampler recorded, or the expert.
     """
 
     tokens: Int[Array, "B T"]

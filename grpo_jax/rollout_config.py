@@ -63,6 +63,12 @@ class RolloutConfig(Section):
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     order: choices.Order = choices.Order.SHUFFLED
     tier_samples: int = 4  # of every training prompt, for order=pass_rate
+    # Share of every step's prompts that are easy, so that what is easy is not lost;
+    # they have an order of their own, as above, and so have the others. 0: prompts come
+    # as they come.
+    easy_fraction: float = 0.0
+    # Questions that need at most so many documents (column "hops") are easy.
+    easy_hops: int = 1
     # What becomes of a group whose completions all have the same `variance_reward`.
     zero_variance: choices.ZeroVariance = choices.ZeroVariance.KEEP
     variance_reward: str = "accuracy"
@@ -77,7 +83,12 @@ class RolloutConfig(Section):
         """A group needs two rows to have an advantage."""
         at_least(path, self, prompts_per_step=1, group_size=2, max_prompt_tokens=1)
         at_least(path, self, max_completion_tokens=1, chunk_steps=1, max_rows=0)
-        at_least(path, self, tier_samples=1, max_refills=0)
+        at_least(path, self, tier_samples=1, max_refills=0, easy_hops=1)
+        if not 0 <= self.easy_fraction < 1:
+            raise ValueError(
+                f"{path}.easy_fraction is {self.easy_fraction}: use a value from 0 to "
+                "below 1"
+            )
         if self.stages.initial_tokens > self.max_completion_tokens:
             raise ValueError(
                 f"{path}.stages.initial_tokens is {self.stages.initial_tokens}: use at "

@@ -93,8 +93,8 @@ class TaskConfig(Section):
     reference_column: str = "answer"  # for "code": the tests
     # Worked solution, for guidance and warm starts. Empty: none.
     solution_column: str = ""
-    # For "multihop": trajectories of experts, and whether those of no use (other tags,
-    # a wrong answer) are left out; otherwise the first one ends the run.
+    # Trajectories of experts, in place of those that the task knows, and whether those
+    # of no use (other tags, a wrong answer) are left out; else the first ends the run.
     experts_path: str = ""
     drop_bad_experts: bool = True
     # Whole number that says how hard a row is, for order=tiers. Empty: none.

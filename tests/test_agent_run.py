@@ -26,6 +26,8 @@ FLAGS = (
     "--config.rollout.max_completion_tokens=400",
     "--config.episode.turn_tokens=12",
     "--config.experts.below=1.0",
+    "--config.experts.replay=true",
+    "--config.rollout.easy_fraction=0.25",
     "--config.expansion.continuations=2",
     "--config.evaluation.every_steps=0",
     "--config.evaluation.greedy=false",
@@ -68,7 +70,9 @@ def test_a_step_says_what_its_agents_did(whole):
         assert not unknown
         assert line["episode/calls_mean"] >= 0 and line["episode/failed_fraction"] == 0
         assert line["expert/seeded_fraction"] > 0.5  # hardly anything is right yet
-        assert line["expert/nll"] > 0
+        assert line["expert/nll"] > 0 and line["expert/failed_fraction"] == 0
+        assert line["expert/coverage_mean"] > 0.9
+        assert line["rollout/easy_fraction"] == 0.25
         # Every group goes on, and what it asks then is not among the rollouts' calls.
         assert line["expansion/expanded_fraction"] == 1
         assert line["expansion/continuations"] == 8

@@ -75,10 +75,11 @@ def expert_origins(
       treatment: what the loss does with rows of experts.
 
     Source: ON_POLICY is David-GRPO (arXiv 2601.21699), whose program takes old
-    log-probs of these rows from the policy itself; OFF_POLICY is LUFFY (2504.14945).
+    log-probs of these rows from the policy itself; OFF_POLICY is LUFFY (2504.14945);
+    IMPORTANCE is the former, with old log-probs of whoever wrote the row.
     """
     match treatment:
-        case ExpertLoss.ON_POLICY:
+        case ExpertLoss.ON_POLICY | ExpertLoss.IMPORTANCE:
             return (Origin.EXPERT,), ()
         case ExpertLoss.OFF_POLICY:
             return (Origin.EXPERT,), (Origin.EXPERT,)

@@ -28,8 +28,13 @@ def coverage(evidence: Evidence, turns: Iterable[Turn]) -> float:
       evidence: at least one gold document.
       turns: what an episode recorded, all of it or its beginning.
     """
+    return found(evidence, turns) / len(evidence)
+
+
+def found(evidence: Evidence, turns: Iterable[Turn]) -> int:
+    """Returns how many of the gold documents were shown; see `coverage`."""
     shown = {id for turn in turns for id in turn.document_ids}
-    return sum(not shown.isdisjoint(ids) for ids in evidence) / len(evidence)
+    return sum(not shown.isdisjoint(ids) for ids in evidence)
 
 
 def evidence_recall() -> RewardFunction:

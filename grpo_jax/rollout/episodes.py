@@ -265,14 +265,11 @@ class Conversation:
         session, row = self._session, episode.row
         config = self._config
         room = episode.limit - int(session.texts.lengths[row]) - config.answer_tokens
-        tokens = self._speech.encode(reply.text)
-        closing = self._speech.encode(reply.closing) if reply.closing else []
-        most = min(config.reply_tokens or len(tokens), room)
-        if len(tokens) > most:
-            if most <= len(closing):
-                session.finish(row, complete=False)
-                return False
-            tokens = tokens[: most - len(closing)] + closing
+        most = min(config.reply_tokens or room, room)
+        tokens = cut_reply(self._speech.encode, reply, most)
+        if tokens is None:
+            session.finish(row, complete=False)
+            return False
         session.texts.limits[row] = episode.limit
         session.append(row, tokens)
         episode.start = int(session.texts.lengths[row])
@@ -280,3 +277,20 @@ class Conversation:
         self._bound_turn(episode)
         session.resume(row)
         return True
+
+
+def cut_reply(
+    encode: Callable[[str], list[int]], reply: Reply, most: int
+) -> list[int] | None:
+    """Returns the tokens of a reply, where they are too many cut before its closing.
+
+    Args:
+      encode: the tokenizer's.
+      reply: to be shown.
+      most: tokens of it; None is returned where they hold its closing alone.
+    """
+    tokens = encode(reply.text)
+    if len(tokens) <= most:
+        return tokens
+    closing = encode(reply.closing) if reply.closing else []
+    return tokens[: most - len(closing)] + closing if most > len(closing) else None

@@ -1,7 +1,8 @@
 r"""What experts did, from files: published trajectories as structured turns.
 
-Three ways of writing are read, told apart by the text (columns `trajectory`,
-`gold_response` or `reasoning`):
+Turns in the column `turns`, as `row_of` gives them and `grpo_jax.score_experts` writes
+them, are taken as they are. Besides, three ways of writing are read, told apart by the
+text (columns `trajectory`, `gold_response` or `reasoning`):
 
 - tags of `rewards/tags.py`, with thoughts, queries, observations and an answer; with
   `\boxed{...}` as David-GRPO's warm start has them;
@@ -14,13 +15,16 @@ answer, or where its answer is not right after normalisation.
 
 import collections
 import dataclasses
+import math
 import re
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from grpo_jax.data import sources
+from grpo_jax.data.examples import Example
 from grpo_jax.retrieval.base import Document
 from grpo_jax.rewards import extraction
-from grpo_jax.rewards.answer import exact
+from grpo_jax.rewards.answer import exact, normalize
 from grpo_jax.rewards.tags import BOX, DAVID, SEARCH, Tag, TagSet
 from grpo_jax.tasks.corpus import document_id
 from grpo_jax.tasks.experts import ExpertTurn
@@ -98,14 +102,8 @@ def read_experts(location: str, *, drop: bool) -> Experts:
     for index, row in enumerate(sources.read_rows(location)):
         where = f"{location}, row {index} (from 0)"
         question = read_question(where, row)
-        texts = [row[column] for column in _COLUMNS if row.get(column)]
-        if not texts:
-            raise ValueError(
-                f"{where} has no trajectory: one of the columns {list(_COLUMNS)} must "
-                f"hold it, and there are {sorted(row)}"
-            )
         try:
-            turns = parse(texts[0])
+            turns = _turns(where, row)
             if not exact(turns[-1].answer, question.golds):
                 said = f"{turns[-1].answer!r:.100} is none of {question.golds!r:.200}"
                 raise _OfNoUse("wrong answer", said)
@@ -120,6 +118,94 @@ def read_experts(location: str, *, drop: bool) -> Experts:
             continue
         experts.kept.append(Trajectory(question.text, question.golds, turns))
     return experts
+
+
+def experts_of(
+    location: str, examples: Sequence[Example], *, drop: bool
+) -> dict[int, tuple[ExpertTurn, ...]]:
+    """Returns what the experts of a file did, by id of the example they answer.
+
+    Args:
+      location: as for `sources.read_rows`.
+      examples: questions are compared after `normalize`.
+      drop: as for `read_experts`.
+
+    Raises:
+      FileNotFoundError: nothing is at `location`.
+      ValueError: as `read_experts`; or no example has an expert.
+    """
+    read = read_experts(location, drop=drop)
+    turns = {normalize(each.question): each.turns for each in read.kept}
+    ids = {each.id: normalize(each.question) for each in examples}
+    experts = {id: turns[text] for id, text in ids.items() if text in turns}
+    if not experts:
+        raise ValueError(
+            f"config.task.experts_path is {location}: of its {len(read.kept)} usable "
+            f"trajectories none answers one of the {len(examples)} training questions; "
+            f"{len(read.dropped)} were dropped"
+        )
+    return experts
+
+
+def row_of(
+    question: str, golds: Sequence[str], turns: Sequence[ExpertTurn]
+) -> dict[str, Any]:
+    """Returns the row that says what an expert did; JSON can hold it."""
+    return {
+        "question": question,
+        "golden_answers": list(golds),
+        "turns": [dataclasses.asdict(turn) for turn in turns],
+    }
+
+
+def _turns(where: str, row: sources.Row) -> tuple[ExpertTurn, ...]:
+    """Returns the turns of a row, of whatever form."""
+    if row.get("turns"):
+        turns = [
+            _native(f"{where}, turn {number}", each)
+            for number, each in enumerate(row["turns"])
+        ]
+        *asking, last = turns
+        if last.query or not all(turn.query and not turn.answer for turn in asking):
+            raise _OfNoUse("malformed", "all turns but the last ask, the last does not")
+        if not last.answer.strip():
+            raise _OfNoUse("no answer", f"it ends with {last!r:.80}")
+        return tuple(turns)
+    texts = [row[column] for column in _COLUMNS if row.get(column)]
+    if not texts:
+        raise ValueError(
+            f"{where} has no trajectory: one of the columns {['turns', *_COLUMNS]} "
+            f"must hold it, and there are {sorted(row)}"
+        )
+    return parse(texts[0])
+
+
+def _native(where: str, turn: Mapping[str, Any]) -> ExpertTurn:
+    """Returns a turn as `row_of` wrote it; what is empty may be left out."""
+    try:
+        read = ExpertTurn(
+            turn.get("thought") or "",
+            turn.get("query") or "",
+            tuple(
+                Document(str(each["id"]), each.get("title") or "", each["text"])
+                for each in turn.get("documents") or ()
+            ),
+            turn.get("answer") or "",
+            tuple(map(float, turn.get("log_probs") or ())),
+        )
+        "".join((read.thought, read.query, read.answer))  # texts, and nothing else
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}, cannot be read ({error!r}): {turn!r:.300}; it needs thought, "
+            "query, documents with id, title and text, answer, log_probs"
+        ) from error
+    bad = [x for x in read.log_probs if not (math.isfinite(x) and x <= 0)]
+    if bad:
+        raise ValueError(
+            f"{where}, has the log_prob {bad[0]}: natural logarithms of probabilities "
+            "are finite and at most 0"
+        )
+    return read
 
 
 def parse(text: str) -> tuple[ExpertTurn, ...]:

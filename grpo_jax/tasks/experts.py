@@ -19,12 +19,15 @@ class ExpertTurn:
       query: what it asked; "" in the last turn only.
       documents: what it was shown for the query, best first.
       answer: what it answered; "" in all turns but the last.
+      log_probs: of each token of the turn as a run writes it, under the expert, the
+        last turn's with the end-of-sequence token; () where they are not known.
     """
 
     thought: str
     query: str = ""
     documents: tuple[Document, ...] = ()
     answer: str = ""
+    log_probs: tuple[float, ...] = ()
 
 
 def segments(tags: TagSet, turns: Sequence[ExpertTurn]) -> list[Segment]:

@@ -1,5 +1,6 @@
 """From a task's name to the task."""
 
+import dataclasses
 from typing import Any
 
 from grpo_jax.config import RewardConfig, TaskConfig
@@ -8,6 +9,7 @@ from grpo_jax.rewards.tags import tag_set
 from grpo_jax.tasks.arithmetic import arithmetic
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.code import code
+from grpo_jax.tasks.expert_files import experts_of
 from grpo_jax.tasks.math import math
 from grpo_jax.tasks.multihop import multihop
 from grpo_jax.tasks.world import world
@@ -24,7 +26,9 @@ def load_task(task: TaskConfig, reward: RewardConfig) -> Task:
       reward: limits of the verifier, for tasks that use one.
 
     Raises:
-      ValueError: an unknown name, or a task that breaks the rules of `Task`.
+      FileNotFoundError: a file is missing.
+      ValueError: an unknown name, a task that breaks the rules of `Task`, or an expert
+        of no use.
     """
     match task.name:
         case "arithmetic":
@@ -39,7 +43,11 @@ def load_task(task: TaskConfig, reward: RewardConfig) -> Task:
             built = multihop(task, tag_set(task.tags), reward)
         case _:
             built = import_function(task.name, "config.task.name", _BUILT_IN)(task)
-    return _checked(built, task.name)
+    checked = _checked(built, task.name)
+    if not task.experts_path:
+        return checked
+    experts = experts_of(task.experts_path, checked.train, drop=task.drop_bad_experts)
+    return dataclasses.replace(checked, experts=experts)
 
 
 def _checked(task: Any, name: str) -> Task:

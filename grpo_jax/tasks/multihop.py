@@ -3,14 +3,11 @@
 from grpo_jax.config import RewardConfig, TaskConfig
 from grpo_jax.data import sources
 from grpo_jax.data.examples import Example
-from grpo_jax.rewards.answer import normalize
 from grpo_jax.rewards.search import WATCHED, search_rewards
 from grpo_jax.rewards.tags import TagSet
 from grpo_jax.tasks import rows
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.corpus import documents_of, with_evidence
-from grpo_jax.tasks.expert_files import read_experts
-from grpo_jax.tasks.experts import ExpertTurn
 from grpo_jax.tasks.questions import Question, read_question
 
 
@@ -23,7 +20,7 @@ def multihop(config: TaskConfig, tags: TagSet, reward: RewardConfig) -> Task:
 
     Raises:
       FileNotFoundError: a file is missing.
-      ValueError: a file, a row, an expert or `validation_rows` is impossible.
+      ValueError: a file, a row or `validation_rows` is impossible.
     """
     questions: list[Question] = []
 
@@ -43,7 +40,6 @@ def multihop(config: TaskConfig, tags: TagSet, reward: RewardConfig) -> Task:
         rewards=search_rewards(tags, reward.search),
         watched=WATCHED,
         documents=documents,
-        experts=_experts(config, train),
     )
 
 
@@ -84,25 +80,3 @@ def examples_of(questions: list[Question]) -> list[Example]:
         )
         for index, each in enumerate(questions)
     ]
-
-
-def _experts(
-    config: TaskConfig, train: list[Example]
-) -> dict[int, tuple[ExpertTurn, ...]]:
-    """Returns what experts did, by the training example that asks their question."""
-    if not config.experts_path:
-        return {}
-    read = read_experts(config.experts_path, drop=config.drop_bad_experts)
-    turns = {normalize(each.question): each.turns for each in read.kept}
-    experts = {
-        each.id: turns[normalize(each.question)]
-        for each in train
-        if normalize(each.question) in turns
-    }
-    if not experts:
-        raise ValueError(
-            f"config.task.experts_path is {config.experts_path}: of its "
-            f"{len(read.kept)} usable trajectories none answers a question of "
-            f"{config.train_path}; {len(read.dropped)} were dropped"
-        )
-    return experts

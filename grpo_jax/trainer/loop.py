@@ -206,6 +206,7 @@ def _step(
     metrics |= stepmetrics.rollout_metrics(
         groups.trajectories, prompts, collected.stats.sampled_tokens
     )
+    metrics |= stepmetrics.easy_metrics(prompts, config.rollout)
     metrics |= monitors.metrics(completions, rewards, config)
     metrics |= speed.speed_metrics(
         config, run.model.arch, trained, collected.stats, metrics
@@ -218,7 +219,7 @@ def _step(
     if config.expansion.continuations:
         metrics |= expansion.metrics(groups.expansion, len(prompts))
     if config.experts.below:
-        metrics |= seeding.metrics(groups.seeding, len(prompts))
+        metrics |= seeding.metrics(groups.seeding, len(prompts), config.experts)
     position.generated_tokens += int(metrics["rollout/generated_tokens"])
     logged = config.trainer.logged_groups
     every_advantage = np.full(len(completions), np.nan)  # of rows not trained on

@@ -6,6 +6,7 @@ A test compares the lists with what runs write.
 import difflib
 from collections.abc import Iterable
 
+from grpo_jax import choices
 from grpo_jax.config import MonitorConfig, TrainConfig
 from grpo_jax.rewards.search import WATCHED
 from grpo_jax.trainer.episode_metrics import ACTIONS, MOST_HOPS, RIGHT
@@ -49,6 +50,9 @@ _WITH_HOPS = {
     "surplus_call_fraction useful_call_fraction"
 }
 _WITH_EXPERTS = {"expert": "nll seeded_fraction too_long_fraction unknown_fraction"}
+_WITH_EASY = {"rollout": "easy_fraction"}
+_WITH_IMPORTANCE = {"expert": "clip_fraction ratio_mean"}
+_WITH_REPLAY = {"expert": "coverage_mean failed_fraction"}
 _WITH_EXPANSION = {
     "expansion": "continuations expanded_fraction found_more_fraction generated_tokens "
     "replaced_fraction"
@@ -71,6 +75,8 @@ def of_run(config: TrainConfig) -> set[str]:
         groups.append(_OF_BUILTIN_CHECKS)
     if config.objective.kl_coef:
         groups.append(_WITH_KL)
+    if config.rollout.easy_fraction:
+        groups.append(_WITH_EASY)
     if config.guidance.fraction:
         groups.append(_WITH_GUIDANCE)
         if config.objective.kl_coef:
@@ -82,6 +88,10 @@ def of_run(config: TrainConfig) -> set[str]:
             groups.append(_WITH_HOPS)
     if config.experts.below:
         groups.append(_WITH_EXPERTS)
+        if config.experts.loss is choices.ExpertLoss.IMPORTANCE:
+            groups.append(_WITH_IMPORTANCE)
+        if config.experts.replay:
+            groups.append(_WITH_REPLAY)
     if config.expansion.continuations:
         groups.append(_WITH_EXPANSION)
     if config.episode.environment == "search":

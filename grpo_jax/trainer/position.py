@@ -1,9 +1,11 @@
 """Where a run stands besides its weights: all that a checkpoint holds of it."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+from grpo_jax.data.mixed_prompts import MixedStream
 from grpo_jax.data.pipeline import PromptStream
 from grpo_jax.trainer.guidance import Guide
 from grpo_jax.trainer.metrics import StepTimer
@@ -25,7 +27,7 @@ class Position:
       tripwires: what they have counted, as `Tripwires.get_state` gives it.
     """
 
-    stream: PromptStream
+    stream: PromptStream | MixedStream
     stages: Stages
     guide: Guide | None
     timer: StepTimer = dataclasses.field(default_factory=StepTimer)
@@ -41,7 +43,14 @@ class Position:
           ValueError: too few prompts, or a guidance that cannot be.
         """
         config = run.config
-        stream = PromptStream(
+        draw = PromptStream
+        if config.rollout.easy_fraction:
+            draw = functools.partial(
+                MixedStream,
+                easy_fraction=config.rollout.easy_fraction,
+                easy_hops=config.rollout.easy_hops,
+            )
+        stream = draw(
             run.task.train,
             run.model.tokenizer,
             prompts_per_step=config.rollout.prompts_per_step,

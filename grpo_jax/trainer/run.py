@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Key
 
+from grpo_jax import choices
 from grpo_jax.config import TrainConfig
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.data.tokenizer import Tokenizer
@@ -29,7 +30,8 @@ from grpo_jax.rollout.stops import StopTable
 from grpo_jax.tasks.base import Task
 from grpo_jax.tasks.load import load_task
 from grpo_jax.trainer import batch as batches
-from grpo_jax.trainer import planning
+from grpo_jax.trainer import expert_rows, planning
+from grpo_jax.trainer.expert_rows import ExpertRows
 from grpo_jax.trainer.model import Model, build_model, read_architecture
 from grpo_jax.trainer.planning import Plan
 from grpo_jax.trainer.scorer import Scorer
@@ -117,6 +119,13 @@ class Run:
         speech = Speech(self.model.tokenizer.encode, pieces)
         return speech, stops.build(pieces, self.environment.stops)
 
+    @functools.cached_property
+    def expert_rows(self) -> ExpertRows:
+        """What the experts of the task did, as this run has it."""
+        return ExpertRows(
+            self.config, self.model.tokenizer, self.task, self.environment
+        )
+
     def scorer(self) -> Scorer:
         """Returns what computes log-probs of rollouts."""
         config = self.config
@@ -185,11 +194,8 @@ def build(config: TrainConfig) -> Run:
     model = build_model(config)
     _check_rows(config, model.mesh)
     task = load_task(config.task, config.reward)
-    if config.experts.below and not task.experts:
-        raise ValueError(
-            f"config.experts.below is {config.experts.below} and task {task.name!r} "
-            "knows no expert: set config.task.experts_path, or config.experts.below=0"
-        )
+    if config.experts.below:
+        task = _with_experts(config, model, task)
     if config.expansion.continuations and not any(
         example.columns.get("evidence") for example in task.train
     ):
@@ -227,6 +233,27 @@ def _check_room(
             f"no reply fits, of which the end alone takes {closing}; raise the first "
             "or lower the second"
         )
+
+
+def _with_experts(config: TrainConfig, model: Model, task: Task) -> Task:
+    """Returns a task that knows as many experts as it may; there must be one."""
+    if not task.experts:
+        raise ValueError(
+            f"config.experts.below is {config.experts.below} and task {task.name!r} "
+            "knows no expert: set config.task.experts_path, or config.experts.below=0"
+        )
+    if config.experts.replay and not config.episode.environment:
+        raise ValueError(
+            "config.experts.replay is True and config.episode.environment is '': "
+            "nothing replies to their queries; set it to 'search', or the first to "
+            "False"
+        )
+    most = config.experts.most or len(task.experts)
+    ids = [example.id for example in task.train if example.id in task.experts][:most]
+    task = dataclasses.replace(task, experts={id: task.experts[id] for id in ids})
+    if config.experts.loss is choices.ExpertLoss.IMPORTANCE:
+        expert_rows.check_log_probs(config, model.tokenizer, task)
+    return task
 
 
 def _check_rows(config: TrainConfig, mesh: sharding.AnyMesh) -> None:

@@ -5,18 +5,19 @@ The expert's row takes the place of the group's worst one in the update.
 Source: David-GRPO (arXiv 2601.21699), "expert bootstrapping".
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
+from grpo_jax.config import ExpertsConfig
 from grpo_jax.data.pipeline import EncodedPrompt
-from grpo_jax.records import Origin, Trajectories
-from grpo_jax.rewards import scoring
+from grpo_jax.rewards import evidence, scoring
 from grpo_jax.rewards.base import Completion
-from grpo_jax.rewards.tags import tag_set
-from grpo_jax.tasks import experts
+from grpo_jax.trainer import expert_rows
+from grpo_jax.trainer.expert_rows import ExpertRow
 from grpo_jax.trainer.run import Run
 from grpo_jax.trainer.substitutes import Substitute
 
@@ -37,84 +38,76 @@ def seed(
       limit: tokens of a completion; what is longer is not used.
 
     Returns:
-      The rows, and for how many groups there was one, or why there was none.
+      The rows, and for how many groups there was one, or why there was none; also the
+      gold documents of their questions, and how many of them the experts were shown.
     """
     size = len(totals) // len(prompts)
-    counts = Counter[str]()
-    seeded = []
-    for group, prompt in enumerate(prompts):
-        of_group = totals[group * size : (group + 1) * size]
-        if np.isnan(of_group).all() or np.nanmax(of_group) >= run.config.experts.below:
-            continue
-        if prompt.example.id not in run.task.experts:
-            counts["unknown"] += 1
-            continue
-        # Rows without a reward teach nothing: they go first.
-        worst = group * size + int(np.argmin(np.nan_to_num(of_group, nan=-np.inf)))
-        row = _row(run, prompt, group, worst)
-        if row.completion.num_tokens > limit:
+    rewards = totals.reshape(-1, size)
+    bad = [
+        group
+        for group, of_group in enumerate(rewards)
+        if not np.isnan(of_group).all()
+        and np.nanmax(of_group) < run.config.experts.below
+    ]
+    known = [group for group in bad if prompts[group].example.id in run.task.experts]
+    rows = run.expert_rows.of([prompts[group].example for group in known])
+    counts, seeded = Counter(unknown=len(bad) - len(known)), []
+    for group in known:
+        row = rows.get(prompts[group].example.id)
+        if row is None:
+            counts["failed"] += 1
+        elif len(row.tokens) > limit:
             counts["too_long"] += 1
-            continue
-        counts["seeded"] += 1
-        seeded.append(row)
+        else:
+            # Rows without a reward teach nothing: they go first.
+            worst = int(np.argmin(np.nan_to_num(rewards[group], nan=-np.inf)))
+            seeded.append(
+                _substitute(run, prompts[group], row, group, group * size + worst)
+            )
+            gold = prompts[group].example.columns.get("evidence") or ()
+            counts["gold_documents"] += len(gold)
+            counts["found_documents"] += evidence.found(gold, row.turns)
+    counts["seeded"] = len(seeded)
     return seeded, counts
 
 
-def metrics(counts: Counter[str], groups: int) -> dict[str, float]:
-    """Returns the share of each count of `seed` among all groups of a step."""
-    names = ("seeded", "unknown", "too_long")
-    return {f"expert/{name}_fraction": counts[name] / groups for name in names}
+def metrics(
+    counts: Counter[str], groups: int, config: ExpertsConfig
+) -> dict[str, float]:
+    """Returns the share of each count of `seed` among all groups of a step.
+
+    Where experts are replayed also which share of the gold documents they found; NaN
+    where there were none.
+    """
+    names = ["seeded", "unknown", "too_long", *(["failed"] if config.replay else [])]
+    shares = {f"expert/{name}_fraction": counts[name] / groups for name in names}
+    if not config.replay:
+        return shares
+    gold = counts["gold_documents"]
+    found = counts["found_documents"] / gold if gold else math.nan
+    return {**shares, "expert/coverage_mean": found}
 
 
-def _row(run: Run, prompt: EncodedPrompt, group: int, place: int) -> Substitute:
-    tags = tag_set(run.config.task.tags)
-    turns = run.task.experts[prompt.example.id]
-    tokens, origins = [], []
-    for segment in experts.segments(tags, turns):
-        ids = run.model.tokenizer.encode(segment.text)
-        tokens += ids
-        origin = Origin.OBSERVATION if segment.observed else Origin.EXPERT
-        origins += [int(origin)] * len(ids)
-    tokens.append(run.model.tokenizer.eos_ids[0])
-    origins.append(int(Origin.EXPERT))
+def _substitute(
+    run: Run, prompt: EncodedPrompt, row: ExpertRow, group: int, place: int
+) -> Substitute:
     completion = Completion(
         prompt=prompt.text,
-        text=run.model.tokenizer.decode(tokens),
+        text=run.model.tokenizer.decode(row.tokens),
         reference=prompt.example.reference,
-        num_tokens=len(tokens),
+        num_tokens=len(row.tokens),
         finished=True,
         group=group,
         columns=prompt.example.columns,
         max_tokens=run.config.rollout.max_completion_tokens,
-        turns=experts.record(tags, turns),
+        turns=row.turns,
     )
     table = scoring.score([completion], run.rewards)
     return Substitute(
         place,
-        _trajectory(run, prompt.tokens, tokens, origins),
+        expert_rows.trajectory(prompt, row, run.model.rollout_setup().columns),
         completion,
         table.values[0],
         run.config.experts.reward or float(table.totals[0]),
         "written by an expert",
-    )
-
-
-def _trajectory(
-    run: Run, prompt: Sequence[int], tokens: Sequence[int], origins: Sequence[int]
-) -> Trajectories:
-    """Returns the row of a prompt and a completion, as wide as all others."""
-    columns = run.model.rollout_setup().columns
-    start, end = len(prompt), len(prompt) + len(tokens)
-    said, codes = np.zeros((1, columns), np.int32), np.zeros((1, columns), np.uint8)
-    # What does not fit is cut: the caller does not use it.
-    said[0, :end] = [*prompt, *tokens][:columns]
-    codes[0, :end] = [*[Origin.PROMPT] * start, *origins][:columns]
-    return Trajectories(
-        tokens=said,
-        origins=codes,
-        behavior_log_probs=np.zeros((1, columns), np.float32),
-        kept_log_mass=np.zeros((1, columns), np.float32),
-        prompt_lengths=np.array([start], np.int32),
-        lengths=np.array([min(end, columns)], np.int32),
-        finished=np.ones(1, bool),
     )

@@ -208,6 +208,7 @@ def grpo_loss(
     if experts is not None:
         off_policy_origins = weights.expert_origins(experts.loss)[1]
         shaping_gamma = experts.shaping_gamma
+    importance = experts is not None and experts.loss is choices.ExpertLoss.IMPORTANCE
 
     def loss(
         log_probs: Array, entropy: Array, batch: TrainBatch
@@ -215,10 +216,11 @@ def grpo_loss(
         off_policy = None
         if off_policy_origins:
             off_policy = weights.loss_mask(batch.origins, trained=off_policy_origins)
+        measured = _against_experts(log_probs, batch) if importance else batch
         value, seen = losses.policy_loss(
             log_probs,
-            batch.old_log_probs,
-            batch.reference_log_probs,
+            measured.old_log_probs,
+            measured.reference_log_probs,
             batch.advantages,
             batch.loss_weights,
             loss=config.loss,
@@ -241,7 +243,8 @@ def grpo_loss(
             "policy/clip_fraction": _mean(seen.clipped, sampled),
             "policy/sampler_gap_mean": _mean(gap, sampled),
         }
-        ratio = seen.importance_ratio
+        expert = counted & (batch.origins == Origin.EXPERT)
+        ratio = jnp.where(expert, 1, seen.importance_ratio)
         # Quantiles are of micro-batches: the largest is at least that of all rows.
         maxima = {
             "policy/ratio_max": ratio.max(),
@@ -255,8 +258,10 @@ def grpo_loss(
             maxima["loss/kl_p95"] = masked.quantile(seen.kl, sampled, 0.95)
             maxima["loss/kl_max"] = seen.kl.max()
         if experts is not None:
-            expert = counted & (batch.origins == Origin.EXPERT)
             sums["expert/nll"] = _mean(-log_probs, expert)
+        if importance:
+            sums["expert/ratio_mean"] = _mean(seen.importance_ratio, expert)
+            sums["expert/clip_fraction"] = _mean(seen.clipped, expert)
         if guidance is not None:
             given = batch.origins == Origin.GUIDANCE
             sums["guidance/nll"] = _mean(-log_probs, given)
@@ -270,6 +275,16 @@ def grpo_loss(
         return value, jax.lax.stop_gradient((sums, maxima, minima))
 
     return loss
+
+
+def _against_experts(log_probs: Array, batch: TrainBatch) -> TrainBatch:
+    """Returns a batch whose old log-probs of experts' tokens are the experts' own."""
+    current, expert = jax.lax.stop_gradient(log_probs), batch.origins == Origin.EXPERT
+    old, reference = batch.old_log_probs, batch.reference_log_probs
+    old = jnp.where(expert, batch.behavior_log_probs, current if old is None else old)
+    if reference is not None:  # KL is estimated from what the policy draws
+        reference = jnp.where(expert, current, reference)
+    return batch.replace(old_log_probs=old, reference_log_probs=reference)
 
 
 def _mean(values: Array, mask: Array) -> Array:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from grpo_jax.config import TrainConfig
+from grpo_jax.config import RolloutConfig, TrainConfig
+from grpo_jax.data.mixed_prompts import is_easy
 from grpo_jax.data.pipeline import EncodedPrompt
 from grpo_jax.records import Trajectories
 from grpo_jax.rewards.scoring import RewardTable
@@ -33,6 +34,16 @@ def rollout_metrics(
         "rollout/truncated_fraction": 1 - float(finished.mean()),
         "rollout/kept_mass_min": float(np.exp(trajectories.kept_log_mass.min())),
     }
+
+
+def easy_metrics(
+    prompts: Sequence[EncodedPrompt], config: RolloutConfig
+) -> dict[str, float]:
+    """Returns the share of easy ones among all prompts of a step, if there is one."""
+    if not config.easy_fraction:
+        return {}
+    easy = [is_easy(prompt.example, config.easy_hops) for prompt in prompts]
+    return {"rollout/easy_fraction": float(np.mean(easy))}
 
 
 def reward_metrics(

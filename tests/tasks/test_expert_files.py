@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from grpo_jax.retrieval.base import Document
 from grpo_jax.rewards.tags import COMPACT, DAVID, SEARCH
-from grpo_jax.tasks.expert_files import R1_SEARCHER, parse, read_experts
+from grpo_jax.tasks.expert_files import R1_SEARCHER, parse, read_experts, row_of
 from grpo_jax.tasks.experts import ExpertTurn, segments
 
 DOCUMENTS = """\
@@ -150,3 +151,68 @@ def test_written_compactly():
     pieces = segments(COMPACT, parse(REACT))
     assert [piece.observed for piece in pieces] == [False, True, False]
     assert pieces[1].text == "<information>Ada Fox lives in Rook.</information>"
+
+
+TURNS = (
+    ExpertTurn("", "q", (Document("7", "", "t"), Document("8", "T", "u")), "", (-0.5,)),
+    ExpertTurn("so", "r", (), "", (-1.0, 0.0)),
+    ExpertTurn("thus", answer="Rook", log_probs=(-2.25,)),
+)
+
+
+def write_rows(path, *rows) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_turns_are_taken_as_they_are(tmp_path):
+    row = row_of("Where?", ("Rook", "Old Rook"), TURNS)
+    short = {
+        "question": "Who?",
+        "answer": "Bo",
+        "turns": [
+            {"query": "q", "documents": [{"id": 9, "text": "t"}]},
+            {"answer": "Bo"},
+        ],
+    }
+    path = write_rows(tmp_path / "f.jsonl", row, short)
+    first, second = read_experts(path, drop=False).kept
+    assert (first.question, first.golds) == ("Where?", ("Rook", "Old Rook"))
+    assert first.turns == TURNS
+    asked = ExpertTurn("", "q", (Document("9", "", "t"),))
+    assert second.turns == (asked, ExpertTurn("", answer="Bo"))
+
+
+def native(**changes):
+    """A row whose last turn but one is changed."""
+    row = row_of("Where?", ("Rook",), TURNS)
+    row["turns"][1] |= changes
+    return row
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"query": ""}, "row 0 .from 0.: malformed, all turns but the last ask"),
+        ({"answer": "x"}, "malformed"),
+        ({"log_probs": [-1, 0.1]}, r"turn 1, has the log_prob 0\.1"),
+        ({"log_probs": [float("-inf")]}, "turn 1, has the log_prob -inf"),
+        ({"log_probs": ["much"]}, "turn 1, cannot be read"),
+        ({"documents": [{"title": "x"}]}, "turn 1, cannot be read .*'id'"),
+        ({"thought": 3}, "turn 1, cannot be read"),
+    ],
+)
+def test_turns_that_cannot_be_are_refused(tmp_path, changes, message):
+    path = write_rows(tmp_path / "f.jsonl", native(**changes))
+    with pytest.raises(ValueError, match=message):
+        read_experts(path, drop=False)
+
+
+def test_the_last_turn_must_answer(tmp_path):
+    row = row_of("Where?", ("Rook",), TURNS[:2])
+    path = write_rows(tmp_path / "f.jsonl", row, native(), {**native(), "turns": []})
+    with pytest.raises(ValueError, match=r"row 2 .* has no trajectory.*'turns'"):
+        read_experts(path, drop=True)
+    path = write_rows(tmp_path / "f.jsonl", row, row_of("Where?", ("Inn",), TURNS))
+    reasons = [each.reason for each in read_experts(path, drop=True).dropped]
+    assert reasons == ["malformed", "wrong answer"]

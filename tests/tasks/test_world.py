@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import math
 import re
 
@@ -17,6 +18,7 @@ from grpo_jax.rewards.tags import COMPACT, DAVID, SEARCH
 from grpo_jax.task_config import WorldConfig
 from grpo_jax.tasks import world
 from grpo_jax.tasks.base import Task
+from grpo_jax.tasks.expert_files import row_of
 from grpo_jax.tasks.experts import record, segments
 from grpo_jax.tasks.load import load_task
 
@@ -273,3 +275,14 @@ def test_it_is_loaded_by_name():
     task = load_task(config, RewardConfig())
     assert (task.name, len(task.train), len(task.documents)) == ("world", 60, 120)
     assert set(task.experts) == {example.id for example in task.train}
+
+
+def test_experts_of_a_file_take_the_place_of_its_own(task, tmp_path):
+    path = tmp_path / "experts.jsonl"
+    example = task.train[7]
+    row = row_of(example.question, example.columns["golds"], task.experts[example.id])
+    path.write_text(json.dumps(row) + "\n")
+    world = WorldConfig(**SMALL, **EVERY_HOP)
+    config = TaskConfig(name="world", world=world, experts_path=str(path))
+    found = load_task(config, RewardConfig())
+    assert found.experts == {example.id: task.experts[example.id]}

@@ -10,8 +10,13 @@ import pytest
 
 from grpo_jax import choices
 from grpo_jax import config as c
+from grpo_jax.environments.search import Search
 from grpo_jax.objective import weights
 from grpo_jax.records import Origin, Trajectories
+from grpo_jax.retrieval.base import Document, Failure
+from grpo_jax.retrieval.cache import QueryCache
+from grpo_jax.retrieval.load import open_documents
+from grpo_jax.retrieval_config import RetrievalConfig
 from grpo_jax.rewards.tags import COMPACT
 from grpo_jax.task_config import WorldConfig
 from grpo_jax.tasks import experts
@@ -40,6 +45,7 @@ def config_of(**experts_fields):
             max_completion_tokens=COMPLETION,
         ),
         episode=c.EpisodeConfig(environment="search"),
+        retrieval=RetrievalConfig(top_k=1),
         reward=c.RewardConfig(weights={"david": 1.0}),
         experts=c.ExpertsConfig(**{"below": 0.5, **experts_fields}),
         mesh=c.MeshConfig(data=4, fsdp=1, tensor=2),
@@ -50,6 +56,19 @@ def config_of(**experts_fields):
 def run():
     with contextlib.closing(runs.build(config_of())) as run:
         yield run
+
+
+class Down:
+    documents = ()
+
+    def search(self, queries, k):
+        return [Failure("it is down") for _ in queries]
+
+    def describe(self):
+        return {}
+
+    def close(self):
+        pass
 
 
 class Seeded(NamedTuple):
@@ -99,7 +118,7 @@ def seed(run, totals, limit=COMPLETION, **fields):
         substitutes.put_rows(rows, found),
         substitutes.put_totals(totals, found),
         [each.place for each in found],
-        seeding.metrics(counts, len(prompts)),
+        seeding.metrics(counts, len(prompts), run.config.experts),
     )
     check_same(rows, before)  # what was given stays
     return prompts, rows, seeded
@@ -179,7 +198,50 @@ def test_only_what_was_written_is_in_the_loss(run, loss):
     assert bool(off_policy) == (loss is choices.ExpertLoss.OFF_POLICY)
 
 
+def test_replayed_experts_are_worth_what_they_found(run):
+    _, _, seeded = seed(run, [*GOOD, *BAD, *BAD], replay=True, reward=0.0)
+    assert seeded.totals[[6, 10]].tolist() == [1.0, 1.0]
+    assert seeded.metrics == {
+        "expert/seeded_fraction": 2 / 3,
+        "expert/unknown_fraction": 0,
+        "expert/too_long_fraction": 0,
+        "expert/failed_fraction": 0,
+        "expert/coverage_mean": 1.0,
+    }
+    assert run.environment.take_metrics()["retrieval/queries"] > 0
+    # Nothing is in this library but a document that no question needs.
+    other = open_documents([Document("x", "", "word")], run.config.retrieval)
+    other = dataclasses.replace(run, environment=Search(other, COMPACT, 1))
+    _, _, seeded = seed(other, [*GOOD, *BAD, *GOOD], replay=True, reward=0.0)
+    assert seeded.totals[6] == 0.5  # the right answer alone
+    assert seeded.metrics["expert/coverage_mean"] == 0
+    decode = run.model.tokenizer.decode
+    assert "No document was found." in decode(seeded.trajectories.tokens[6])
+
+
+def test_an_expert_whose_replay_fails_is_counted_and_not_used(run):
+    down = QueryCache(Down(), 0)
+    other = dataclasses.replace(run, environment=Search(down, COMPACT, 1))
+    _, _, seeded = seed(other, [*GOOD, *BAD, *GOOD], replay=True)
+    assert seeded.replaced == []
+    assert seeded.metrics["expert/failed_fraction"] == 1 / 3
+    assert np.isnan(seeded.metrics["expert/coverage_mean"])
+
+
+def test_as_many_experts_are_known_as_may_be():
+    with contextlib.closing(runs.build(config_of(most=2))) as few:
+        assert list(few.task.experts) == [0, 1]
+        _, _, seeded = seed(few, BAD * 3, most=2)
+    assert seeded.replaced == [2, 6]
+    assert seeded.metrics["expert/unknown_fraction"] == 1 / 3
+
+
 def test_what_does_not_go_together_is_refused(run):
+    with pytest.raises(ValueError, match=r"replay is True and .*loss is importance"):
+        config_of(replay=True, loss=choices.ExpertLoss.IMPORTANCE)
+    config = dataclasses.replace(config_of(replay=True), episode=c.EpisodeConfig())
+    with pytest.raises(ValueError, match=r"experts.replay is True .*environment is ''"):
+        runs.build(config.seal())
     config = dataclasses.replace(
         config_of(),
         episode=c.EpisodeConfig(),
@@ -188,6 +250,8 @@ def test_what_does_not_go_together_is_refused(run):
     )
     with pytest.raises(ValueError, match=r"guidance.fraction is in use"):
         config.seal()
+    with pytest.raises(ValueError, match="question 0.*0 log_probs in turn 0.*tokens"):
+        runs.build(config_of(loss=choices.ExpertLoss.IMPORTANCE))
     arithmetic = c.TrainConfig(
         policy=c.PolicyConfig(tokenizer="characters"),
         rollout=c.RolloutConfig(max_prompt_tokens=16, max_completion_tokens=16),
