@@ -13,10 +13,14 @@ the two stages of the paper, from a base model and files of HotpotQA:
 
 docs/search_tasks.md says where the files come from and what the stages would cost.
 Neither has been run at its size.
+
+`budget` is `miniature` with costs, a weight of them that follows a target, and a number
+of calls that grows (docs/budget.md).
 """
 
 from grpo_jax import choices
 from grpo_jax import config as c
+from grpo_jax.budget_config import BudgetConfig
 from grpo_jax.episode_config import EpisodeConfig
 from grpo_jax.expansion_config import ExpansionConfig
 from grpo_jax.expert_config import ExpertsConfig
@@ -25,8 +29,13 @@ from grpo_jax.task_config import WorldConfig
 
 
 def get_config(name: str = "miniature") -> c.TrainConfig:
-    """Returns the configuration called `miniature`, `warmup` or `train`."""
-    configs = {"miniature": miniature, "warmup": warmup, "train": train}
+    """Returns the configuration of that name."""
+    configs = {
+        "miniature": miniature,
+        "budget": budget,
+        "warmup": warmup,
+        "train": train,
+    }
     if name not in configs:
         raise ValueError(f"there is no {name!r}: use one of {list(configs)}")
     return configs[name]()
@@ -86,6 +95,35 @@ def miniature() -> c.TrainConfig:
         ),
         checkpoint=c.CheckpointConfig(every_steps=20),
     )
+
+
+def budget() -> c.TrainConfig:
+    """`miniature`, in which right answers are worth less the more they cost."""
+    config = miniature()
+    config.budget = BudgetConfig(
+        call_cost=1.0,
+        document_cost=1.0,
+        token_cost=1.0,
+        # A call for each gold document, and about what those and the thoughts take.
+        free_by_evidence=True,
+        free_cost=0.5,
+        right_reward="exact_match",
+        initial_beta=0.1,
+        max_cost=2.0,
+        # Questions need 2 documents in the mean.
+        beta_rate=0.02,
+        target_cost=2.5,
+        # A right answer adds 0.5 to `david`: less than half of that.
+        max_beta=0.2,
+        first_calls=3,
+        call_every_steps=10,
+        near_duplicate=0.9,
+        redundancy_penalty=0.05,
+        probe_tokens=16,
+    )
+    # Saving on everything is how it goes wrong.
+    config.monitor.warn_above["episode/no_call_fraction"] = 0.5
+    return config
 
 
 def warmup() -> c.TrainConfig:

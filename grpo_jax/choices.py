@@ -222,3 +222,10 @@ class AnswerScore(enum.Enum):
 
     EXACT = "exact"  # 1 where it is one of them, after normalisation
     F1 = "f1"  # overlap of words with the nearest of them
+
+
+class CostPenalty(enum.Enum):
+    """What a right completion pays for costs that are not free, from 0 to 1."""
+
+    COST = "cost"  # their share of `max_cost`, at most 1
+    RANK = "rank"  # the share of its group's other right ones that were cheaper

@@ -8,6 +8,7 @@ built, and forbids assignment from then on. Off is spelled 0 or "", never None.
 import dataclasses
 
 from grpo_jax import choices
+from grpo_jax.budget_config import BudgetConfig
 from grpo_jax.episode_config import EpisodeConfig
 from grpo_jax.expansion_config import ExpansionConfig
 from grpo_jax.expert_config import ExpertsConfig
@@ -16,13 +17,7 @@ from grpo_jax.monitor_config import MonitorConfig
 from grpo_jax.retrieval_config import RetrievalConfig
 from grpo_jax.reward_config import RewardConfig
 from grpo_jax.rollout_config import RolloutConfig, SamplingConfig
-from grpo_jax.sections import (
-    Section,
-    at_least,
-    divides,
-    fraction,
-    positive,
-)
+from grpo_jax.sections import Section, at_least, divides, fraction, positive
 from grpo_jax.task_config import TaskConfig
 
 
@@ -254,6 +249,7 @@ class TrainConfig(Section):
     task: TaskConfig = dataclasses.field(default_factory=TaskConfig)
     rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
     episode: EpisodeConfig = dataclasses.field(default_factory=EpisodeConfig)
+    budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
     retrieval: RetrievalConfig = dataclasses.field(default_factory=RetrievalConfig)
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
     objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
@@ -325,6 +321,8 @@ class TrainConfig(Section):
             ("evaluation.max_completion_tokens", self.evaluation.max_completion_tokens),
         ):
             self.episode.check_room(f"{path}.episode", f"{path}.{name}", tokens)
+        episode, weights = self.episode, self.reward.weights
+        self.budget.check_beside(path, episode.environment, episode.max_calls, weights)
         if self.evaluation.patience and not self.checkpoint.best_metric:
             raise ValueError(
                 f"{path}.evaluation.patience is {self.evaluation.patience} and "

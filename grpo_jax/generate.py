@@ -124,7 +124,8 @@ def _write_episode(
     prompt = EncodedPrompt(
         Example(request.prompt_id, text, ""), text, [*request.prompt]
     )
-    written = run.write(session, [prompt], 1)
+    exits = run.config.budget.exit_confidence > 0
+    written = run.write(session, [prompt], 1, probe=exits)
     # The environment has told what it was asked, and not what ended the episode.
     for turn in written.turns[0][run.environment.asked :]:
         _tell(turn.text)

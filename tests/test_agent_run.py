@@ -33,6 +33,20 @@ FLAGS = (
     "--config.evaluation.greedy=false",
     "--config.checkpoint.every_steps=1",
 )
+# Costs are weighed, and charged to nobody: hardly any answer is right yet.
+BUDGET = (
+    "--config.budget.call_cost=1",
+    "--config.budget.document_cost=1",
+    "--config.budget.token_cost=1",
+    "--config.budget.free_by_evidence=true",
+    "--config.budget.right_reward=exact_match",
+    "--config.budget.initial_beta=0.1",
+    "--config.budget.beta_rate=0.01",
+    "--config.budget.target_cost=0.5",
+    "--config.budget.near_duplicate=0.9",
+    "--config.budget.redundancy_penalty=0.1",
+    "--config.budget.probe_tokens=8",  # in evaluations
+)
 
 
 def train(workdir, *flags):
@@ -59,7 +73,7 @@ def without_times(lines):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> tuple[pathlib.Path, list[dict]]:
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, train(workdir, "--config.trainer.steps=2")
+    return workdir, train(workdir, *BUDGET, "--config.trainer.steps=2")
 
 
 def test_a_step_says_what_its_agents_did(whole):
@@ -105,12 +119,48 @@ def test_a_step_says_what_its_agents_did(whole):
 def test_a_stopped_run_goes_on_with_the_same_numbers(whole, tmp_path):
     # Stopped by what it had written by then, which counts as an end of its own.
     limit = "--config.trainer.max_generated_tokens"
-    first = train(tmp_path, "--config.trainer.steps=2", f"{limit}=1")
+    first = train(tmp_path, *BUDGET, "--config.trainer.steps=2", f"{limit}=1")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["stopped"], summary["steps"], len(first)) == ("finished", 1, 1)
     assert summary["evaluation"]["after"]["step"] == 1
-    again = train(tmp_path, "--config.trainer.steps=2", f"{limit}=0")
+    again = train(tmp_path, *BUDGET, "--config.trainer.steps=2", f"{limit}=0")
     assert without_times(again) == without_times(whole[1])
+
+
+def test_a_budget_that_nobody_pays_changes_no_number(whole, tmp_path):
+    plain = train(tmp_path, "--config.trainer.steps=2")
+    for line, old in zip(whole[1], plain, strict=True):
+        assert all(name.startswith("budget/") for name in line.keys() - old.keys())
+        assert line["budget/penalty_mean"] is None  # no answer is right
+        kept = {name: line[name] for name in old}
+        assert without_times([kept]) == without_times([old])
+    first, second = (line["budget/beta"] for line in whole[1])
+    cost = whole[1][0]["budget/cost_mean"]
+    assert first == 0.1 and second == 0.1 + 0.01 * (cost - 0.5)
+
+
+def test_what_is_charged_is_written_down_and_calls_are_capped(tmp_path):
+    charged = (*BUDGET, "--config.budget.right_reward=search_format")
+    (line,) = train(
+        tmp_path,
+        *charged,
+        "--config.budget.first_calls=1",
+        "--config.budget.exit_confidence=1e-6",
+        "--config.budget.exit_in_training=true",
+        "--config.experts.below=0",
+        "--config.trainer.steps=1",
+    )
+    assert (
+        not line.keys()
+        - {"step"}
+        - metric_names.of_run(config_files.of_workdir(tmp_path))
+    )
+    assert line["budget/max_calls"] == 1 and line["episode/calls_max"] <= 1
+    assert 0 <= line["budget/exit_fraction"] <= 1 and "budget/probe_tokens" in line
+    rows = (tmp_path / "rollouts" / "000001.jsonl").read_text().splitlines()
+    costs = [json.loads(row)["cost"] for row in rows]
+    assert len(costs) == 16 and all(json.loads(row)["penalty"] >= 0 for row in rows)
+    assert sum(costs) / len(costs) == pytest.approx(line["budget/cost_mean"])
 
 
 def test_episodes_are_evaluated(whole):
@@ -123,6 +173,8 @@ def test_episodes_are_evaluated(whole):
     lines = (workdir / "evaluation" / "again.jsonl").read_text().splitlines()
     assert all("text" in turn for line in lines for turn in json.loads(line)["turns"])
     assert found["evidence_recall_mean"] == after["evidence_recall_mean"]
+    assert found["early_exit"] == after["early_exit"]
+    assert found["early_exit"]["exit_fraction"] == 0
     assert found["watched"].keys() == {"answer_f1", "evidence_recall"}
     assert found["episode"]["calls_mean"] == found["calls_mean"]
     assert found["episode"]["coverage_mean"] == found["evidence_recall_mean"]

@@ -18,7 +18,7 @@ SECTIONS = {
     f"{name}_config"
     for name in (
         *("reward", "rollout", "monitor", "retrieval", "task", "episode", "expert"),
-        *("guidance", "expansion"),
+        *("guidance", "expansion", "budget"),
     )
 }
 CONFIG = {"config", "config_json", "choices"} | SECTIONS

@@ -89,6 +89,26 @@ _GUIDANCE = [
     Chart("guidance/kl", "Guidance: KL to the reference", "nats a token"),
     Chart("guidance/clip_fraction", "Guidance: clipped tokens", "", True),
 ]
+_BUDGET = [
+    Chart("budget/cost_mean", "Cost", "mean of the step"),
+    Chart("budget/right_cost_mean", "Cost of right completions", "mean of the step"),
+    Chart("budget/beta", "Weight of costs (beta)", smooth=False),
+    Chart("budget/penalty_mean", "Penalty for costs", "mean of right completions"),
+    Chart("budget/over_fraction", "Costs above what is free", "", True),
+    Chart("budget/calls_above_evidence", "Calls above gold documents", "mean"),
+    Chart("budget/calls_below_evidence", "Calls below gold documents", "mean"),
+    Chart("budget/max_calls", "Calls that are allowed", smooth=False),
+    Chart("budget/exit_fraction", "Episodes that were sure and ended", "", True),
+    Chart("budget/probe_tokens", "Tokens of probes", "mean of the step"),
+    Chart("budget/near_duplicate_fraction", "Near-duplicate queries", "", True),
+    Chart("budget/stale_call_fraction", "Calls without a new document", "", True),
+    Chart("budget/redundant_fraction", "Calls of no use", "", True),
+    Chart(
+        "budget/redundancy_penalty_mean",
+        "Penalty for calls of no use",
+        "mean of right completions",
+    ),
+]
 # Drawn with their bounds by health.py.
 HEALTH = [
     Chart("rollout/script_fraction", "Letters of the script", "", True),
@@ -152,6 +172,7 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         ("Completions", _draw(_COMPLETIONS, runs, of_metrics)),
         ("Agents", _draw(_AGENTS, runs, of_metrics) + agents.family_charts(runs)),
         ("Guidance", _ladder_chart(runs) + _draw(_GUIDANCE, runs, of_metrics)),
+        ("Budget", _draw(_BUDGET, runs, of_metrics)),
         ("Policy and optimizer", _draw(_POLICY, runs, of_metrics)),
         ("Speed", _draw(_SPEED, runs, of_metrics)),
         ("Warm start", _draw(_WARM_START, runs, of_warm_start, "warm-start step")),
@@ -290,7 +311,7 @@ def _draw(
 
 def _named() -> list[Chart]:
     step = [*_REWARD, *_GROUPS, *_COMPLETIONS, *_GUIDANCE, *_POLICY, *_SPEED]
-    step += _AGENTS
+    step += [*_AGENTS, *_BUDGET]
     return [*step, *HEALTH]
 
 

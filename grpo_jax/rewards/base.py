@@ -7,6 +7,23 @@ from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
+class Probe:
+    """What an agent would have answered after an observation, had it been made to.
+
+    Attributes:
+      answer: "" if none came to an end.
+      confidence: exp of the mean log-prob of its tokens; 0 without one.
+      lowest: the probability of the least likely of them.
+      tokens: that were written to find out, and thrown away.
+    """
+
+    answer: str
+    confidence: float
+    lowest: float
+    tokens: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Turn:
     """What a search agent wrote between two observations, and what it was given.
 
@@ -20,6 +37,8 @@ class Turn:
       document_ids: of the documents it was shown for the query, best first.
       malformed: it tried to ask, and the query could not be read.
       failed: the retriever failed, which is not the policy's fault.
+      probe: of what it would have answered after the observation; None where it was
+        not asked.
     """
 
     text: str
@@ -27,6 +46,7 @@ class Turn:
     document_ids: tuple[str, ...] = ()
     malformed: bool = False
     failed: bool = False
+    probe: Probe | None = None
 
     def __post_init__(self):
         if self.query and self.malformed:
@@ -39,15 +59,22 @@ class Turn:
 
 def turns_to_row(turns: Sequence[Turn]) -> dict[str, Any]:
     """Returns the field of a JSON row that holds turns; none where there are none."""
-    return {"turns": [dataclasses.asdict(turn) for turn in turns]} if turns else {}
+    rows = [dataclasses.asdict(turn) for turn in turns]
+    for row in rows:
+        if not row["probe"]:
+            del row["probe"]
+    return {"turns": rows} if rows else {}
 
 
 def turns_of_row(row: Mapping[str, Any]) -> tuple[Turn, ...]:
     """Returns the turns that `turns_to_row` put into a row."""
-    return tuple(
-        Turn(**{**fields, "document_ids": tuple(fields["document_ids"])})
-        for fields in row.get("turns", ())
-    )
+    return tuple(map(_turn_of, row.get("turns", ())))
+
+
+def _turn_of(fields: Mapping[str, Any]) -> Turn:
+    probe = Probe(**fields["probe"]) if "probe" in fields else None
+    ids = tuple(fields["document_ids"])
+    return Turn(**{**fields, "document_ids": ids, "probe": probe})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -154,6 +154,11 @@ def write_turn(tags: TagSet, thought: str, *, query: str = "", answer: str = "")
     return f"{tags.think.around(thought)}{tags.gap}{done}" if thought else done
 
 
+def answer_opening(tags: TagSet) -> str:
+    """Returns what stands before the answer of a turn without thoughts."""
+    return write_turn(tags, "", answer="\0").partition("\0")[0]
+
+
 def write_observation(tags: TagSet, documents: Sequence[tuple[str, str]]) -> str:
     """Returns what the policy reads of documents, pairs of title and text, best first.
 

@@ -111,13 +111,19 @@ class Decoder:
             part, behind = behind[:count], behind[count:]
             self._show(texts, part, width)
 
-    def decode(self, texts: Texts) -> list[int]:
-        """Samples one chunk; returns the rows that were suspended or done in it."""
+    def decode(self, texts: Texts, *, greedy: bool = False) -> list[int]:
+        """Samples one chunk; returns the rows that were suspended or done in it.
+
+        Args:
+          texts: the rows.
+          greedy: take the most likely tokens, by the same program.
+        """
         cells = self._grid.cells.ravel()
         live = (cells != EMPTY) & (texts.status[cells] == Status.LIVE)
         if not live.any():
             return []
         start, steps = time.perf_counter(), self.setup.chunk_steps
+        sampling = self._sampling.replace(temperature=0.0) if greedy else self._sampling
         cursor = engine.Cursor(
             pending=texts.tokens[cells, np.maximum(texts.lengths[cells] - 1, 0)],
             live=live,
@@ -129,7 +135,7 @@ class Decoder:
             self._view,
             self._with_lengths(texts),
             sharding.put_rows(cursor, self.setup.mesh),
-            self._sampling,
+            sampling,
             self._table,
             arch=self.setup.arch,
             eos_ids=self.setup.eos_ids,

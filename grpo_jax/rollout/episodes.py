@@ -20,8 +20,10 @@ from typing import NamedTuple
 from grpo_jax.config import EpisodeConfig
 from grpo_jax.data.examples import Example
 from grpo_jax.environments.base import Environment, Notice, Reply
+from grpo_jax.records import Origin
 from grpo_jax.rewards.base import Turn
 from grpo_jax.rollout import hosts
+from grpo_jax.rollout.probing import Probing, probe
 from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.texts import Request, Status
 
@@ -91,6 +93,7 @@ class Conversation:
         environment: Environment,
         speech: Speech,
         config: EpisodeConfig,
+        probing: Probing | None = None,
     ):
         """Starts without rows.
 
@@ -99,9 +102,11 @@ class Conversation:
           environment: answers.
           speech: the tokenizer's.
           config: limits.
+          probing: rows are asked after every reply what they would answer, and answer
+            for good if they are sure enough. None: they are not.
         """
         self._session, self._environment = session, environment
-        self._speech, self._config = speech, config
+        self._speech, self._config, self._probing = speech, config, probing
         self._episodes: dict[int, _Episode] = {}
         self._new: list[_Episode] = []  # that `run` has not seen
         self._calls, self._failures, self._reason = 0, 0, ""
@@ -239,14 +244,15 @@ class Conversation:
                 return False
             episode.last = no_calls_left
             notice = Notice.LAST if no_calls_left else Notice.MALFORMED
-            self._splice(episode, self._environment.notice(notice))
+            if self._splice(episode, self._environment.notice(notice)):
+                self._session.resume(episode.row)
             return False
         episode.turns.append(Turn(text, query))
         return True
 
     def _answer(self, asked: _Asked) -> None:
         """Shows rows what they asked for; waits for it if it is not there yet."""
-        replies = hosts.replies_of_first(asked.wait)
+        replies, shown = hosts.replies_of_first(asked.wait), []
         for episode, reply in zip(asked.episodes, replies, strict=True):
             self._calls += 1
             turn = episode.turns[-1]
@@ -259,9 +265,24 @@ class Conversation:
                 episode.turns[-1] = dataclasses.replace(
                     turn, document_ids=reply.document_ids
                 )
+                shown.append(episode)
+        if self._probing and shown:
+            self._probe(shown, self._probing)
+        for episode in shown:
+            self._session.resume(episode.row)
+
+    def _probe(self, shown: Sequence[_Episode], probing: Probing) -> None:
+        """Asks rows that were shown a reply what they would answer."""
+        rows = [episode.row for episode in shown]
+        found = probe(self._session, rows, probing, self._speech.pieces)
+        for episode, each in zip(shown, found, strict=True):
+            episode.turns[-1] = dataclasses.replace(episode.turns[-1], probe=each)
+            if probing.ends(each):
+                episode.last = True
+                self._session.append(episode.row, probing.opening, Origin.FORCED)
 
     def _splice(self, episode: _Episode, reply: Reply) -> bool:
-        """Shows a row a reply and lets it go on; returns False where it has no room."""
+        """Shows a row a reply; returns False where it has no room, and is finished."""
         session, row = self._session, episode.row
         config = self._config
         room = episode.limit - int(session.texts.lengths[row]) - config.answer_tokens
@@ -275,7 +296,6 @@ class Conversation:
         episode.start = int(session.texts.lengths[row])
         episode.ends.append(episode.start)
         self._bound_turn(episode)
-        session.resume(row)
         return True
 
 

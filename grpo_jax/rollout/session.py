@@ -16,11 +16,12 @@ model the tokens that were given to rows. None of this changes what is sampled.
 
 import collections
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from grpo_jax.policy import transformer
 from grpo_jax.records import Origin, Trajectories
@@ -65,6 +66,13 @@ def complete(
     rows = session.submit(requests)
     session.run(on_chunk)
     return session.trajectories(rows), session.stats
+
+
+class Peek(NamedTuple):
+    """What a row would write; log-probs are at a temperature of 1."""
+
+    tokens: list[int]
+    log_probs: Float[np.ndarray, " n"]
 
 
 class Session:
@@ -233,6 +241,37 @@ class Session:
         else:
             texts.status[new] = Status.DONE
         return new
+
+    def peek(self, rows: Sequence[int], given: Sequence[int], most: int) -> list[Peek]:
+        """Returns what suspended rows would write greedily after some given tokens.
+
+        They are as before then, and all others wait meanwhile.
+
+        Args:
+          rows: which; they keep to their limits.
+          given: tokens that the program puts in first.
+          most: tokens that are written.
+        """
+        texts = self.texts
+        others = np.flatnonzero(texts.status == Status.LIVE)
+        texts.status[others] = Status.SUSPENDED
+        lengths, limits = texts.lengths[rows], texts.limits[rows]
+        texts.limits[rows] = np.minimum(limits, lengths + len(given) + most)
+        for row in rows:
+            self.append(row, given, Origin.FORCED)
+            self.resume(row)
+        while (texts.status == Status.LIVE).any():
+            self._decoder.catch_up(texts)
+            self._decoder.decode(texts, greedy=True)
+        seen = []
+        for row, length in zip(rows, lengths.tolist(), strict=True):
+            new = slice(length + len(given), int(texts.lengths[row]))
+            scores = texts.behavior_log_probs[row, new].copy()
+            seen.append(Peek(texts.tokens[row, new].tolist(), scores))
+            self.truncate(row, length)
+        texts.limits[rows] = limits
+        texts.status[others] = Status.LIVE
+        return seen
 
     def release(self, row: int) -> None:
         """Gives up the place of a row that is done."""

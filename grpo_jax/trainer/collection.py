@@ -27,6 +27,7 @@ from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.setup import RolloutStats
 from grpo_jax.trainer import expansion, guidance, seeding, stepmetrics
+from grpo_jax.trainer.budget_control import NO_CHARGES, Charges
 from grpo_jax.trainer.guidance import Given
 from grpo_jax.trainer.model import ROLLOUT
 from grpo_jax.trainer.position import Position
@@ -72,7 +73,9 @@ class Collected(NamedTuple):
       groups: all of them, in the order in which they were drawn.
       rows: places of those of the update, in whole groups; always as many.
       trajectories: what is in these places, substitutes included.
-      totals: rewards of these rows; NaN where a group is left out of the loss.
+      totals: rewards of these rows, less what they pay; NaN where a group is left out
+        of the loss.
+      charges: what rows pay for what they cost.
       stats: what the sampler did.
     """
 
@@ -80,6 +83,7 @@ class Collected(NamedTuple):
     rows: Int[np.ndarray, " B"]
     trajectories: Trajectories
     totals: Float[np.ndarray, " B"]
+    charges: Charges
     stats: RolloutStats
 
 
@@ -117,9 +121,19 @@ def collect(
             teach = np.append(teach, _teaches(run, parts[-1]))
     everything = _join(parts)
     rows, totals = _choose(run, everything, teach)
+    charges = NO_CHARGES
+    if position.budget:
+        charges = position.budget.charge(
+            everything.completions,
+            everything.trajectories,
+            everything.rewards,
+            everything.substitutes,
+            step,
+        )
+        totals = totals - charges.of(rows)
     changed = put_rows(everything.trajectories, everything.substitutes)
     trained = jax.tree.map(lambda x: x[rows], changed)
-    return Collected(everything, rows, trained, totals, at.stats)
+    return Collected(everything, rows, trained, totals, charges, at.stats)
 
 
 def _complete(
@@ -135,7 +149,10 @@ def _complete(
             )
         else:
             size = run.config.rollout.group_size
-            written = run.write(at, prompts, size, limit)
+            budget = position.budget
+            calls = budget.max_calls(step) if budget else None
+            exits = run.config.budget.exit_in_training
+            written = run.write(at, prompts, size, limit, calls, probe=exits)
             trajectories = at.trajectories(written.rows)
     with position.timer("reward"):
         completions = groups.completions(

@@ -14,7 +14,13 @@ from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import Completion
 from grpo_jax.rollout import groups
 from grpo_jax.rollout.sampling import Sampling
-from grpo_jax.trainer import breakdown, episode_metrics, statistics, token_costs
+from grpo_jax.trainer import (
+    breakdown,
+    early_exit,
+    episode_metrics,
+    statistics,
+    token_costs,
+)
 from grpo_jax.trainer.journal import Journal
 from grpo_jax.trainer.model import EVALUATION
 from grpo_jax.trainer.run import Run
@@ -120,6 +126,10 @@ def evaluate(
         result["by"] = parts
     if run.environment:
         run.environment.take_metrics()  # a step counts its own queries
+    if run.config.budget.probe_tokens:
+        result["early_exit"] = early_exit.summary(
+            sampled.completions, sampled.accuracy.ravel(), run.config.budget
+        )
     return result, sampled
 
 
@@ -155,7 +165,7 @@ def grade(
         at = run.session(
             setup, view, sampling=sampling, key=run.model.key(EVALUATION), step=seed
         )
-        written = run.write(at, some, samples)
+        written = run.write(at, some, samples, probe=True)
         return groups.completions(
             at.trajectories(written.rows),
             some,

@@ -30,6 +30,7 @@ from grpo_jax.trainer import (
     metric_names,
     monitors,
     planning,
+    rollout_files,
     seeding,
     speed,
     stepmetrics,
@@ -163,7 +164,7 @@ def _take_steps(
             writer.write(step, metrics)
             progress.update(step, metrics)
             for name in wires.observe(step, metrics, progress.say):
-                logbook.write_tripped(workdir, name, step, batch)
+                rollout_files.write_tripped(workdir, name, step, batch)
             position.tripwires = wires.get_state()
             stopper.reason = stopper.reason or wires.reason
             stopping = stopper.should_stop()
@@ -178,15 +179,16 @@ def _take_steps(
 
 def _step(
     run: Run, workdir: pathlib.Path, learner: Learner, position: Position, step: int
-) -> tuple[dict[str, float], logbook.Batch]:
+) -> tuple[dict[str, float], rollout_files.Batch]:
     """Takes one step, which is the method; returns its metrics and what it wrote."""
     config, timer = run.config, position.timer
     collected = collection.collect(run, learner.state.params, position, step)
-    groups, trained = collected.groups, collected.trajectories
+    groups, trained, stats = collected.groups, collected.trajectories, collected.stats
     prompts, completions, rewards = groups.prompts, groups.completions, groups.rewards
     with timer("update"):
         advantages = batches.advantages_of(collected.totals, config)
         metrics = learner.learn(trained, collected.totals, advantages)
+    metrics |= collected.charges.metrics
     if run.environment:
         metrics |= run.environment.take_metrics()
         metrics |= episode_metrics.of_step(completions, rewards, config)
@@ -204,13 +206,11 @@ def _step(
     metrics |= timer.metrics()
     metrics |= stepmetrics.reward_metrics(rewards, advantages, config)
     metrics |= stepmetrics.rollout_metrics(
-        groups.trajectories, prompts, collected.stats.sampled_tokens
+        groups.trajectories, prompts, stats.sampled_tokens
     )
     metrics |= stepmetrics.easy_metrics(prompts, config.rollout)
     metrics |= monitors.metrics(completions, rewards, config)
-    metrics |= speed.speed_metrics(
-        config, run.model.arch, trained, collected.stats, metrics
-    )
+    metrics |= speed.speed_metrics(config, run.model.arch, trained, stats, metrics)
     metrics |= position.stages.observe(metrics["rollout/truncated_fraction"])
     if position.guide and groups.given:
         metrics |= position.guide.observe(
@@ -224,7 +224,7 @@ def _step(
     logged = config.trainer.logged_groups
     every_advantage = np.full(len(completions), np.nan)  # of rows not trained on
     every_advantage[collected.rows] = advantages
-    batch = logbook.Batch(
+    batch = rollout_files.Batch(
         prompts,
         completions,
         groups.trajectories,
@@ -232,9 +232,10 @@ def _step(
         every_advantage,
         run.model.tokenizer,
         groups.substitutes,
+        collected.charges.rows,
     )
     shown = prompts if logged < 0 else prompts[:logged]
-    logbook.write_rollouts(workdir, step, batch._replace(prompts=shown))
+    rollout_files.write_rollouts(workdir, step, batch._replace(prompts=shown))
     return metrics, batch
 
 

@@ -57,6 +57,12 @@ _WITH_EXPANSION = {
     "expansion": "continuations expanded_fraction found_more_fraction generated_tokens "
     "replaced_fraction"
 }
+_WITH_COSTS = {"budget": "beta cost_mean over_fraction penalty_mean right_cost_mean"}
+_WITH_DEPTH = {"budget": "calls_above_evidence calls_below_evidence"}
+_WITH_REDUNDANCY = {
+    "budget": "near_duplicate_fraction redundancy_penalty_mean redundant_fraction "
+    "stale_call_fraction"
+}
 _WITH_SEARCH = {"retrieval": "asked cache_hits failures queries seconds"}
 _WITH_EVALUATION = {
     "evaluation": "completion_tokens_mean greedy",
@@ -94,6 +100,16 @@ def of_run(config: TrainConfig) -> set[str]:
             groups.append(_WITH_REPLAY)
     if config.expansion.continuations:
         groups.append(_WITH_EXPANSION)
+    if config.budget.measures_costs:
+        groups.append(_WITH_COSTS)
+    if config.budget.free_by_evidence:
+        groups.append(_WITH_DEPTH)
+    if config.budget.measures_redundancy:
+        groups.append(_WITH_REDUNDANCY)
+    if config.budget.first_calls:
+        names.add("budget/max_calls")
+    if config.budget.exit_in_training:
+        names |= {"budget/exit_fraction", "budget/probe_tokens"}
     if config.episode.environment == "search":
         groups.append(_WITH_SEARCH)
     if config.evaluation.every_steps:

@@ -7,6 +7,7 @@ from typing import Any
 
 from grpo_jax.data.mixed_prompts import MixedStream
 from grpo_jax.data.pipeline import PromptStream
+from grpo_jax.trainer.budget_control import Budget
 from grpo_jax.trainer.guidance import Guide
 from grpo_jax.trainer.metrics import StepTimer
 from grpo_jax.trainer.run import Run
@@ -21,6 +22,7 @@ class Position:
       stream: the prompts to come.
       stages: how long completions may be.
       guide: what guided rows get; None without guidance.
+      budget: what completions pay for what they cost; None where nothing is measured.
       timer: seconds by phase.
       generated_tokens: so far.
       validations: the best metric of every validation so far.
@@ -30,6 +32,7 @@ class Position:
     stream: PromptStream | MixedStream
     stages: Stages
     guide: Guide | None
+    budget: Budget | None = None
     timer: StepTimer = dataclasses.field(default_factory=StepTimer)
     generated_tokens: int = 0
     validations: list[float] = dataclasses.field(default_factory=list)
@@ -40,7 +43,7 @@ class Position:
         """Returns where a run begins.
 
         Raises:
-          ValueError: too few prompts, or a guidance that cannot be.
+          ValueError: too few prompts, or a guidance or a budget that cannot be.
         """
         config = run.config
         draw = PromptStream
@@ -61,7 +64,10 @@ class Position:
         guide = None
         if config.guidance.fraction:
             guide = Guide(config, run.model.tokenizer, run.model.arch.vocab_size)
-        return cls(stream, Stages(config.rollout), guide)
+        budget = None
+        if config.budget.is_on:
+            budget = Budget(config, run.task.train)
+        return cls(stream, Stages(config.rollout), guide, budget)
 
     def stalled(self, patience: int) -> bool:
         """Whether the last `patience` validations did not raise the best one."""
@@ -80,6 +86,7 @@ class Position:
             "stream": self.stream.get_state(),
             "stages": self.stages.get_state(),
             "guidance": self.guide.get_state() if self.guide else None,
+            "budget": self.budget.get_state() if self.budget else None,
             "seconds": dict(self.timer.totals),
             "generated_tokens": self.generated_tokens,
             "validations": list(self.validations),
@@ -96,6 +103,8 @@ class Position:
         self.stages.set_state(state["stages"])
         if self.guide:
             self.guide.set_state(state["guidance"])
+        if self.budget:
+            self.budget.set_state(state["budget"])
         self.timer.totals = dict(state["seconds"])
         self.generated_tokens = state["generated_tokens"]
         self.validations = list(state["validations"])

@@ -21,8 +21,10 @@ from grpo_jax.reporting import terminal
 from grpo_jax.rewards import scoring
 from grpo_jax.rewards.base import RewardFunction, Turn
 from grpo_jax.rewards.builtin import builtin_rewards
+from grpo_jax.rewards.tags import BOX, answer_opening, tag_set
 from grpo_jax.rollout import groups, stops
 from grpo_jax.rollout.episodes import Conversation, Speech
+from grpo_jax.rollout.probing import Probing
 from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.rollout.session import Session
 from grpo_jax.rollout.setup import Setup
@@ -88,6 +90,9 @@ class Run:
         prompts: Sequence[EncodedPrompt],
         samples: int,
         max_tokens: int = 0,
+        max_calls: int | None = None,
+        *,
+        probe: bool = False,
     ) -> Written:
         """Completes prompts, in episodes if there is an environment.
 
@@ -96,6 +101,8 @@ class Run:
           prompts: what to complete.
           samples: completions of each, which are adjacent.
           max_tokens: longest completion; 0 is the session's.
+          max_calls: of an episode; None is the configuration's.
+          probe: ask episodes what they would answer, if that is configured.
         """
         requests = groups.group_requests(prompts, samples, max_tokens)
         if self.environment is None:
@@ -103,9 +110,11 @@ class Run:
             session.run()
             return Written(rows, [], None)
         speech, _ = self._speech_and_stops
-        conversation = Conversation(
-            session, self.environment, speech, self.config.episode
-        )
+        config = self.config.episode
+        if max_calls is not None:
+            config = dataclasses.replace(config, max_calls=max_calls)
+        probing = self._probing if probe else None
+        conversation = Conversation(session, self.environment, speech, config, probing)
         rows = conversation.begin(
             requests, [prompt.example for prompt in prompts for _ in range(samples)]
         )
@@ -124,6 +133,19 @@ class Run:
         """What the experts of the task did, as this run has it."""
         return ExpertRows(
             self.config, self.model.tokenizer, self.task, self.environment
+        )
+
+    @functools.cached_property
+    def _probing(self) -> Probing | None:
+        budget, tags = self.config.budget, tag_set(self.config.task.tags)
+        if not budget.probe_tokens:
+            return None
+        return Probing(
+            opening=self.model.tokenizer.encode(answer_opening(tags)),
+            closing=tags.answer.close.encode(),
+            nested=b"{" if tags.answer == BOX else b"",
+            most=budget.probe_tokens,
+            confidence=budget.exit_confidence,
         )
 
     def scorer(self) -> Scorer:

@@ -186,6 +186,9 @@ def settings(job: Job, weights: str, seed: int) -> dict[str, Any]:
             "episode": dataclasses.asdict(config.episode),
             "environment": dict(environment.describe()),
         }
+        if config.budget.probe_tokens:
+            names = ("probe_tokens", "exit_confidence")
+            episodes["probes"] = {name: getattr(config.budget, name) for name in names}
     return episodes | {
         "weights": weights,
         "prompts": hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16],

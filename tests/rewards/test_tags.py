@@ -45,6 +45,8 @@ def test_turns_without_thoughts():
     david = tags.write_turn(DAVID, "", query="who")
     assert david == "<begin_search>who</end_search>"
     assert tags.write_turn(DAVID, "", answer="x") == "</think>\n\n\\boxed{x}"
+    assert tags.answer_opening(DAVID) == "</think>\n\n\\boxed{"
+    assert tags.answer_opening(SEARCH) == "<answer>"
 
 
 def test_observations():

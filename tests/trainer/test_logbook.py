@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from grpo_jax.data.tokenizer import load_tokenizer
 from grpo_jax.records import Origin, Trajectories
 from grpo_jax.rewards.base import Completion, Turn, turns_of_row
 from grpo_jax.rewards.scoring import RewardTable
-from grpo_jax.trainer import logbook
+from grpo_jax.trainer import logbook, rollout_files
 from grpo_jax.trainer.substitutes import Substitute
 
 
@@ -68,7 +69,7 @@ def batch():
     )
     advantages = np.array([0.5, -0.5, 0, 0], np.float32)
     tokenizer = load_tokenizer("search-characters")
-    return logbook.Batch(
+    return rollout_files.Batch(
         prompts,
         completions,
         trajectories,
@@ -82,7 +83,7 @@ def rows(tmp_path, prompts_written, whole=None):
     (tmp_path / "rollouts").mkdir(exist_ok=True)
     whole = whole or batch()
     shown = whole._replace(prompts=whole.prompts[:prompts_written])
-    logbook.write_rollouts(tmp_path, 3, shown)
+    rollout_files.write_rollouts(tmp_path, 3, shown)
     path = tmp_path / "rollouts" / "000003.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -94,7 +95,7 @@ def test_what_replaces_a_row_is_written_behind_its_group(tmp_path):
     row = jax.tree.map(lambda x: x[:1], whole.trajectories)
     values = np.array([1.0, 1.0])
     substitute = Substitute(1, row, other, values, 1.1, "written by an expert")
-    logbook.write_rollouts(tmp_path, 3, whole._replace(substitutes=[substitute]))
+    rollout_files.write_rollouts(tmp_path, 3, whole._replace(substitutes=[substitute]))
     lines = (tmp_path / "rollouts" / "000003.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
     assert [(each["group"], each["sample"]) for each in found] == [
@@ -172,7 +173,7 @@ def test_fewer_groups_can_be_written(tmp_path):
 
 
 def test_a_batch_that_tripped_is_written_as_rollouts_are(tmp_path):
-    logbook.write_tripped(tmp_path, "000003_rule.jsonl", 3, batch())
+    rollout_files.write_tripped(tmp_path, "000003_rule.jsonl", 3, batch())
     written = (tmp_path / "tripped" / "000003_rule.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in written] == rows(tmp_path, 2)
     assert not (tmp_path / "rollouts" / "000003_rule.jsonl").exists()
@@ -189,7 +190,7 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(logbook.os, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match="No space left.*--workdir") as error:
         logbook.open_workdir(tmp_path, configuration())
     assert str(tmp_path) in str(error.value)
