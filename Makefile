@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: quickstart test test-slow check bench bench-peers study-guidance study-rewards clean
+.PHONY: quickstart test test-slow check bench bench-peers study-guidance study-rewards study-agents \
+	clean
 .DEFAULT_GOAL := check
 
 $(READY): requirements.txt pyproject.toml
@@ -49,6 +50,10 @@ study-guidance: $(READY)
 # Miniature runs that compare rewards of length: about 25 minutes on two cores, resumable.
 study-rewards: $(READY)
 	$(BIN)/python -m studies.run rewards
+
+# Miniature runs that compare agents that search: resumable.
+study-agents: $(READY)
+	$(BIN)/python -m studies.run agents
 
 # The environments of the libraries that benchmarks/ compares with: ours has none of it.
 PEERS := benchmarks/.peers
