@@ -16,7 +16,7 @@ from studies.study import Name
 
 # What a base learns before it learns to stop.
 FLAWLESS = "flawless"
-GENERATED_TOKENS = 200_000
+GENERATED_TOKENS = 120_000
 _SHARES = ("one_hop", "two_hops", "three_hops", "four_hops")
 # Rewards with a weight of 0 are watched.
 _WATCHED = {"exact_match": 0.0, "evidence_recall": 0.0, "search_format": 0.0}
@@ -36,7 +36,7 @@ _BUDGET = {
 
 REGIMES = {
     "stops": Regime(
-        "the base stops after a search three times in four",
+        "the base stops after a search nine times in ten",
         seeds=3,
         arms={
             "plain": _PLAIN,
@@ -72,7 +72,7 @@ def get_config(run: str = "stops/all/0") -> TrainConfig:
         config.warm_start.steps = 900
         config.trainer.steps = 0
         return config
-    world.early_stop_fraction, world.needless_call_fraction = 0.75, 0.3
+    world.early_stop_fraction, world.needless_call_fraction = 0.9, 0.3
     if name.arm == school.BASE:
         config.warm_start.steps = 200
         config.warm_start.optimizer.learning_rate = 3e-4

@@ -168,6 +168,11 @@ def _log_probs(params, arch, tokens, temperature):
     return jnp.pad(chosen[..., 0], ((0, 0), (1, 0)))
 
 
+def log_probs_of(model: Model, tokens, temperature: float = 4.0) -> jax.Array:
+    """Log-probs of tokens, from one pass over whole rows."""
+    return _log_probs(model.params, model.arch, tokens, temperature)
+
+
 def check_log_probs(model: Model, rows: Trajectories, temperature: float = 4.0) -> int:
     """Compares what the sampler recorded with one pass over whole rows.
 

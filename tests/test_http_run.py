@@ -100,7 +100,7 @@ def config_of(server, steps, shape=SHAPES.SEARCH_R1):
     config.warm_start.steps, config.warm_start.batch_size = 40, 8
     config.warm_start.demonstrations = 32
     config.rollout.prompts_per_step = config.rollout.group_size = 4
-    config.rollout.max_completion_tokens, config.episode.turn_tokens = 160, 40
+    config.rollout.max_completion_tokens, config.episode.turn_tokens = 64, 16
     config.evaluation.every_steps, config.evaluation.greedy = 0, False
     config.evaluation.test_problems, config.evaluation.samples = 1, 4
     config.checkpoint = CheckpointConfig(every_steps=50)

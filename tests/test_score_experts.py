@@ -1,12 +1,12 @@
 """The door that scores experts, and a run that weighs them by it."""
 
 import json
-import pathlib
 
 import jax
 import pytest
 
-from grpo_jax import choices, config_files
+from configs import david_grpo
+from grpo_jax import choices
 from grpo_jax.data.tokenizer import load_tokenizer
 from grpo_jax.policy import huggingface, presets
 from grpo_jax.trainer import loop, metric_names
@@ -14,7 +14,6 @@ from tests import helpers
 
 pytestmark = pytest.mark.system
 
-ROOT = pathlib.Path(__file__).parents[1]
 SMALL = {
     "task.world.entities": 64,
     "task.world.train_questions": 16,
@@ -37,7 +36,7 @@ SMALL = {
 
 def run_on(model, experts, workdir):
     """Trains from a model with the experts of a file; returns the step's metrics."""
-    config = config_files.load(str(ROOT / "configs/david_grpo.py") + ":miniature")
+    config = david_grpo.miniature()
     for name, value in SMALL.items():
         *sections, field = name.split(".")
         section = config
@@ -58,7 +57,7 @@ def run_on(model, experts, workdir):
 def models(tmp_path_factory):
     """Two model directories with weights of their own."""
     folder = tmp_path_factory.mktemp("models")
-    tokenizer = load_tokenizer("search-words")
+    tokenizer = load_tokenizer(david_grpo.miniature().policy.tokenizer)
     arch = presets.preset("miniature-agent", tokenizer.vocab_size)
     for seed, name in enumerate("ab"):
         huggingface.save_pretrained(

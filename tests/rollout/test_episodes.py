@@ -3,12 +3,15 @@
 import threading
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from grpo_jax import choices
 from grpo_jax.data.examples import Example
 from grpo_jax.environments.base import Notice, Reply
 from grpo_jax.episode_config import EpisodeConfig
+from grpo_jax.objective import losses, weights
 from grpo_jax.policy import sharding
 from grpo_jax.records import Origin
 from grpo_jax.rewards.reading import Query
@@ -207,6 +210,12 @@ def test_a_tool_that_always_fails_stops_the_run(tiny):
         converse(tiny, Echo(failing=""), max_calls=3)
 
 
+def test_few_failures_may_be_the_fault_of_their_queries(tiny):
+    _, turns, _ = converse(tiny, Echo(failing=""), REQUESTS[:3], max_calls=3)
+    failed = [of_row[-1].failed for of_row in turns]
+    assert any(failed)
+
+
 def test_a_long_reply_is_cut_before_its_closing_tag(tiny):
     rows, turns, _ = converse(tiny, max_calls=3, reply_tokens=4)
     lengths = set()
@@ -223,6 +232,39 @@ def test_a_long_reply_is_cut_before_its_closing_tag(tiny):
     assert max(lengths) == 4
     # What is cut is masked to its last token.
     assert not (rows.behavior_log_probs[rows.origins == Origin.OBSERVATION]).any()
+
+
+def test_what_was_shown_has_no_gradient_and_is_read(tiny):
+    rows, _, _ = converse(tiny, max_calls=3, reply_tokens=4)
+    shown = rows.origins == Origin.OBSERVATION
+    log_probs = helpers.log_probs_of(tiny, rows.tokens)
+    counted = weights.loss_weights(
+        weights.loss_mask(jnp.asarray(rows.origins)),
+        loss=choices.Loss.GRPO,
+        aggregation=choices.Aggregation.TOKEN_MEAN,
+        max_completion_tokens=ROOM,
+    )
+
+    def loss(values):
+        advantages = jnp.ones(len(rows.tokens))
+        grpo = choices.Loss.GRPO
+        bounds = dict(clip_low=0.2, clip_high=0.2)
+        return losses.policy_loss(
+            values, None, None, advantages, counted, loss=grpo, **bounds
+        )[0]
+
+    gradient = np.asarray(jax.grad(loss)(log_probs))
+    assert shown.sum() > 20 and not gradient[shown].any()
+    assert (gradient[rows.origins == Origin.SAMPLED] != 0).all()
+    # Other documents: what the policy wrote after them has another probability.
+    row = int(np.argmax(shown.sum(axis=1)))
+    at = int(np.flatnonzero(shown[row])[0])
+    other = rows.tokens.copy()
+    other[row, at] = 4 + (other[row, at] - 3) % len(LETTERS)
+    moved = np.abs(np.asarray(helpers.log_probs_of(tiny, other) - log_probs)[row])
+    later = np.arange(len(moved)) > at
+    assert (moved[later & (rows.origins[row] == Origin.SAMPLED)] > 1e-4).all()
+    assert not moved[~later & (np.arange(len(moved)) < at)].any()
 
 
 def test_a_turn_has_its_own_limit(tiny):
