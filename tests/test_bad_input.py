@@ -260,7 +260,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     def no_space(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pathlib.Path, "write_text", no_space)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", no_space)
     with pytest.raises(OSError) as error:
         loop.train(small().seal(), tmp_path / "run")
     assert error.value.filename == str(tmp_path / "run")

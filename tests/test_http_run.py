@@ -96,8 +96,9 @@ def config_of(server, steps, shape=SHAPES.SEARCH_R1):
     world.entities, world.train_questions, world.thoughts = 64, 32, False
     world.validation_questions = world.test_questions = 4
     config.retrieval.kind = choices.Retriever.HTTP
+    config.retrieval.cache_entries = 0  # what was asked before is asked again
     http_.url, http_.request_shape, http_.batch, http_.retries = server.url, shape, 1, 0
-    config.warm_start.steps, config.warm_start.batch_size = 40, 8
+    config.warm_start.steps, config.warm_start.batch_size = 120, 8
     config.warm_start.demonstrations = 32
     config.rollout.prompts_per_step = config.rollout.group_size = 4
     config.rollout.max_completion_tokens, config.episode.turn_tokens = 64, 16

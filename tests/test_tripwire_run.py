@@ -61,7 +61,7 @@ def test_a_rule_stops_a_run_which_then_needs_another_rule(tmp_path):
     assert "the run saves and stops" in done.stdout
     assert (
         "--config.monitor.stop_above={} for none, the same command goes"
-        in (done.stdout.splitlines()[-1])
+        in (done.stdout.splitlines()[-2])
     )
     summary = json.loads((workdir / "summary.json").read_text())
     assert summary["steps"] == 2
