@@ -6,7 +6,6 @@ of a batch, such as the coverage where no gold documents are known, is left out 
 """
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from grpo_jax.config import TrainConfig
+from grpo_jax.retrieval import words
 from grpo_jax.rewards.base import Completion, Turn
 from grpo_jax.rewards.evidence import coverage, evidence_of
 from grpo_jax.rewards.scoring import RewardTable
@@ -160,10 +160,11 @@ def _overlaps(asked: Sequence[Turn]) -> list[float]:
 
     which is 0 for the first one, and 1 of two queries without any word.
     """
-    words = [set(re.findall(r"\w+", turn.query.lower())) for turn in asked]
+    split = words.splitter(stop_words=False, stemming=False)
+    queries = [set(split(turn.query)) for turn in asked]
     return [
-        max((_jaccard(each, old) for old in words[:at]), default=0.0)
-        for at, each in enumerate(words)
+        max((_jaccard(each, old) for old in queries[:at]), default=0.0)
+        for at, each in enumerate(queries)
     ]
 
 
