@@ -42,7 +42,14 @@ def guided_tokens(row):
     return sum(end - start for who, start, end in row["spans"] if who == "guidance")
 
 
-@pytest.mark.parametrize("loss", choices.GuidanceLoss)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        choices.GuidanceLoss.MASK,
+        pytest.param(choices.GuidanceLoss.INCLUDE, marks=pytest.mark.slow),
+        pytest.param(choices.GuidanceLoss.OFF_POLICY, marks=pytest.mark.slow),
+    ],
+)
 def test_a_quarter_of_every_group_starts_with_its_trace(tmp_path, loss):
     metrics, rollouts = train(tmp_path, loss=loss)
     for line, rows in zip(metrics, rollouts, strict=True):

@@ -7,6 +7,8 @@ from grpo_jax import choices
 from grpo_jax.policy import cache, transformer
 from tests import helpers
 
+pytestmark = pytest.mark.system
+
 extend = jax.jit(transformer.extend, static_argnums=1)
 prefill = jax.jit(transformer.prefill, static_argnums=1)
 

@@ -229,8 +229,10 @@ def test_limits_must_be_positive(name, kind):
 
 
 # A script without a guard, as typed into a file or a notebook. It leaves a pool open.
+# A shell that starts a job in the background has it ignore SIGINT.
 SCRIPT = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, {here!r})
 from grpo_jax.rewards.pool import VerifierPool
 pool = VerifierPool(1, check_seconds={seconds}, batch_seconds=600)

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from grpo_jax import choices
 from grpo_jax.policy import cache
@@ -11,6 +12,8 @@ from grpo_jax.records import Origin
 from grpo_jax.rollout import decoder, engine
 from grpo_jax.rollout.texts import Request, Status
 from tests import helpers
+
+pytestmark = pytest.mark.system
 
 PROGRAMS = ("prefill", "catch_up", "decode_chunk", "copy", "grow", "move", "row_keys")
 

@@ -12,6 +12,8 @@ from grpo_jax.rollout.sampling import Sampling
 from grpo_jax.rollout.texts import Status
 from tests import helpers
 
+pytestmark = pytest.mark.system
+
 # Half of the rows end before their limit.
 OPTIONS = dict(eos_ids=(3, 17), max_rows=24)
 REQUESTS = helpers.requests_of(24, helpers.TINY.vocab_size)
@@ -77,7 +79,6 @@ def test_sharing_prompts_changes_nothing(tiny, expected):
     assert helpers.texts_of(at.trajectories(rows)) == expected
 
 
-@pytest.mark.system
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 def test_eight_devices_give_what_one_gives(tiny, expected, shape):
     mesh = sharding.make_mesh(*shape)
@@ -133,7 +134,6 @@ def test_what_becomes_of_other_rows_changes_nothing(tiny, conversations):
     assert (at.texts.parents >= 0).sum() == 5
 
 
-@pytest.mark.system
 def test_splices_and_clones_on_eight_devices(tiny, conversations):
     mesh = sharding.make_mesh(2, 2, 2)
     at = helpers.session_of(helpers.spread(tiny, mesh), mesh=mesh, **CONVERSATION)

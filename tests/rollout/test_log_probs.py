@@ -11,6 +11,8 @@ from grpo_jax.rollout import decoder, stops
 from grpo_jax.rollout.texts import Request, Status
 from tests import helpers
 
+pytestmark = pytest.mark.system
+
 # Rows of these tests end after a dozen tokens, or meet a stop as often.
 ENDS = (3, 17, 29, 41)
 TABLE = stops.build(helpers.PIECES, ("<b", "aab"))

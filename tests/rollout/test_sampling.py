@@ -7,6 +7,8 @@ from grpo_jax import config
 from grpo_jax.rollout import sampling
 from grpo_jax.rollout.sampling import Sampling
 
+pytestmark = pytest.mark.system
+
 # The largest number that `jax.random.uniform` returns, and the largest there is.
 UNIFORM_TOP, TOP = np.float32(1 - 2**-23), np.nextafter(np.float32(1), np.float32(0))
 

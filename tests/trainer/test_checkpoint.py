@@ -16,6 +16,8 @@ from grpo_jax.trainer.optimizer import make_optimizer, make_schedule
 from grpo_jax.trainer.step import init_state
 from tests import helpers
 
+pytestmark = pytest.mark.system
+
 ARCH = dataclasses.replace(helpers.TINY, num_layers=1)
 
 

@@ -15,6 +15,8 @@ from grpo_jax.trainer.learner import Learner
 from grpo_jax.trainer.policies import open_checkpoints
 from tests import helpers
 
+pytestmark = pytest.mark.system
+
 ROWS, PROMPT, COMPLETION = 16, 12, 8
 
 

@@ -21,6 +21,8 @@ from grpo_jax.trainer.journal import Journal
 from grpo_jax.trainer.run import Run
 from tests import helpers
 
+pytestmark = pytest.mark.system
+
 WORDS = "one two three four five six seven eight nine ten"
 
 
