@@ -1,4 +1,4 @@
-"""Do agents of the full method search deeper than those of plain GRPO, at equal cost?
+"""Do agents of the full method search deeper, and priced ones no deeper than needed?
 
     make study-agents
     python -m studies.run agents --only=stops/recall/0    # one run, and its base
@@ -25,13 +25,35 @@ _RECALL = {"reward.weights": _WATCHED | {"david": 1.0}}
 _EXPERTS = {"experts.below": 1.0}
 _EXPANSION = {"expansion.continuations": 8}
 _ALL = _RECALL | _EXPERTS | _EXPANSION
-# A right answer adds 0.5. Two calls more than documents needed take 0.2 of it.
+# A right answer adds 0.5 or 1. Two calls more than documents needed take 0.2 of it.
 _BUDGET = {
     "budget.call_cost": 1.0,
     "budget.free_by_evidence": True,
     "budget.max_cost": 2.0,
     "budget.right_reward": "exact_match",
     "budget.initial_beta": 0.2,
+}
+
+# What a base is shown besides what it was taught at school, and for how long.
+_SHOWN = {
+    "stops": {
+        "warm_start.steps": 200,
+        "task.world.early_stop_fraction": 0.9,
+        "task.world.needless_call_fraction": 0.3,
+    },
+    "asks": {
+        "warm_start.steps": 600,
+        "task.world.needless_call_fraction": 0.9,
+    },
+}
+# 2.5 calls are needed in the mean.
+_HELD = {
+    "budget.call_cost": 1.0,
+    "budget.max_cost": 4.0,
+    "budget.right_reward": "exact_match",
+    "budget.beta_rate": 0.1,
+    "budget.target_cost": 2.5,
+    "budget.max_beta": 0.8,
 }
 
 REGIMES = {
@@ -45,6 +67,15 @@ REGIMES = {
             "expansion": _PLAIN | _EXPANSION,
             "all": _ALL,
             "all_budget": _ALL | _BUDGET,
+        },
+    ),
+    "asks": Regime(
+        "the base searches once more than it needs nine times in ten",
+        seeds=3,
+        arms={
+            "plain": _PLAIN,
+            "priced": _PLAIN | _BUDGET,
+            "held": _PLAIN | _HELD,
         },
     ),
 }
@@ -72,9 +103,8 @@ def get_config(run: str = "stops/all/0") -> TrainConfig:
         config.warm_start.steps = 900
         config.trainer.steps = 0
         return config
-    world.early_stop_fraction, world.needless_call_fraction = 0.9, 0.3
+    school.set_fields(config, _SHOWN[name.regime])
     if name.arm == school.BASE:
-        config.warm_start.steps = 200
         config.warm_start.optimizer.learning_rate = 3e-4
         config.trainer.steps = 0
         return config

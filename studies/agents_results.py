@@ -11,8 +11,13 @@ from grpo_jax.reporting import workdir
 from studies import estimates, outcomes
 from studies.agents import GENERATED_TOKENS, REGIMES
 
-# In the figure; the table has all.
-_DRAWN = ("plain", "experts", "recall", "expansion", "all", "all_budget")
+# In the figure, in the order of their colours; the table has all.
+_DRAWN = (
+    *("plain", "experts", "recall", "expansion", "all", "all_budget"),
+    *("priced", "held"),
+)
+# Arms that differ in what calls cost.
+_COSTS = (("all_budget", "all"), ("priced", "plain"), ("held", "plain"))
 # Where curves have their points, in tokens that the policy had generated.
 _GRID = np.linspace(0, GENERATED_TOKENS, 26)[1:]
 _FEW_STEPS = 5
@@ -122,13 +127,14 @@ def _table(regime: str, arms: _Arms) -> str:
         steps = f"{np.mean([len(run.tokens) for run in runs]):.0f}"
         others = controls if arm != "plain" else ()
         lines.append(_row(arm, steps, [run.after for run in runs], others))
-    if "all" in arms and "all_budget" in arms:
-        full, charged = ([run.after for run in arms[a]] for a in ("all", "all_budget"))
-        less = [
-            f"{field} {_difference(charged, full, field)}"
-            for field in (*_SCALES, "surplus")
-        ]
-        lines += ["", f"`all_budget` less `all`: {', '.join(less)}."]
+    for pair in _COSTS:
+        if all(arm in arms for arm in pair):
+            charged, free = ([run.after for run in arms[arm]] for arm in pair)
+            less = [
+                f"{field} {_difference(charged, free, field)}"
+                for field in (*_SCALES, "surplus", "tokens")
+            ]
+            lines += ["", f"`{pair[0]}` less `{pair[1]}`: {', '.join(less)}."]
     return "\n".join(lines)
 
 
@@ -167,7 +173,7 @@ def _of(seen: Sequence[Seen], field: str) -> list[float]:
 
 
 def _difference(seen: Sequence[Seen], others: Sequence[Seen], field: str) -> str:
-    scale = _SCALES.get(field, 100)
+    scale = {**_SCALES, "surplus": 100, "tokens": 1}[field]
     return estimates.difference(_of(seen, field), _of(others, field), scale=scale)
 
 

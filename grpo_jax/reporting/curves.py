@@ -89,6 +89,21 @@ _GUIDANCE = [
     Chart("guidance/kl", "Guidance: KL to the reference", "nats a token"),
     Chart("guidance/clip_fraction", "Guidance: clipped tokens", "", True),
 ]
+_SUBSTITUTES = [
+    Chart("expert/seeded_fraction", "Groups with an expert", "", True),
+    Chart("expert/unknown_fraction", "Failing groups without one", "", True),
+    Chart("expert/too_long_fraction", "Experts that do not fit", "", True),
+    Chart("expert/failed_fraction", "Experts that were not answered", "", True),
+    Chart("expert/coverage_mean", "Evidence that experts found", "", True),
+    Chart("expert/nll", "Expert: negative log-prob", "nats a token"),
+    Chart("expert/ratio_mean", "Expert: importance ratio"),
+    Chart("expert/clip_fraction", "Expert: clipped tokens", "", True),
+    Chart("expansion/expanded_fraction", "Groups that go on", "", True),
+    Chart("expansion/found_more_fraction", "Of them, that find more", "", True),
+    Chart("expansion/replaced_fraction", "Of them, with a better row", "", True),
+    Chart("expansion/continuations", "Continuations", "of the step"),
+    Chart("expansion/generated_tokens", "Tokens of continuations", "of the step"),
+]
 _BUDGET = [
     Chart("budget/cost_mean", "Cost", "mean of the step"),
     Chart("budget/right_cost_mean", "Cost of right completions", "mean of the step"),
@@ -172,6 +187,7 @@ def sections(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
         ("Completions", _draw(_COMPLETIONS, runs, of_metrics)),
         ("Agents", _draw(_AGENTS, runs, of_metrics) + agents.family_charts(runs)),
         ("Guidance", _ladder_chart(runs) + _draw(_GUIDANCE, runs, of_metrics)),
+        ("Experts and continuations", _draw(_SUBSTITUTES, runs, of_metrics)),
         ("Budget", _draw(_BUDGET, runs, of_metrics)),
         ("Policy and optimizer", _draw(_POLICY, runs, of_metrics)),
         ("Speed", _draw(_SPEED, runs, of_metrics)),
@@ -311,8 +327,7 @@ def _draw(
 
 def _named() -> list[Chart]:
     step = [*_REWARD, *_GROUPS, *_COMPLETIONS, *_GUIDANCE, *_POLICY, *_SPEED]
-    step += [*_AGENTS, *_BUDGET]
-    return [*step, *HEALTH]
+    return [*step, *_AGENTS, *_SUBSTITUTES, *_BUDGET, *HEALTH]
 
 
 def _is_named(key: str) -> bool:

@@ -18,13 +18,16 @@ def test_every_run_has_a_valid_configuration(name):
     agents.get_config(name).seal()
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_arms_differ_in_what_they_say_alone(arm):
-    control = agents.get_config("stops/plain/1")
-    config = agents.get_config(f"stops/{arm}/1")
-    changed = {field.split(".")[0] for field in ARMS[arm]}
-    for section in changed:
-        assert arm == "plain" or ARMS[arm] != ARMS["plain"]
+@pytest.mark.parametrize(
+    ("regime", "arm"),
+    [(name, arm) for name, regime in agents.REGIMES.items() for arm in regime.arms],
+)
+def test_arms_differ_in_what_they_say_alone(regime, arm):
+    control = agents.get_config(f"{regime}/plain/1")
+    config = agents.get_config(f"{regime}/{arm}/1")
+    fields = agents.REGIMES[regime].arms
+    assert arm == "plain" or fields[arm] != fields["plain"]
+    for section in {field.split(".")[0] for field in fields[arm]}:
         setattr(config, section, getattr(control, section))
     assert config == control
 
@@ -125,7 +128,7 @@ def test_arms_are_compared_by_answers_evidence_and_calls(found):
     )
     assert table[11] == (
         "`all_budget` less `all`: right +0.0 ± 0.0, evidence +0.0 ± 0.0, "
-        "calls -1.0 ± 0.0, surplus -25.0 ± 0.0."
+        "calls -1.0 ± 0.0, surplus -25.0 ± 0.0, tokens +0.0 ± 0.0."
     )
     assert table[13] == (
         "| arm | right, 1 | right, 2 | evidence, 1 | evidence, 2 | calls, 1 | "
