@@ -8,13 +8,15 @@ in the same order, and end when the policy has generated equally many tokens, th
 continuations included.
 """
 
+import dataclasses
+from collections.abc import Mapping
+
 from configs import david_grpo
 from grpo_jax.config import TrainConfig
 from studies import school
-from studies.school import Regime
 from studies.study import Name
 
-# What a base learns before it learns to stop.
+# What a base learns before it learns what it does wrong.
 FLAWLESS = "flawless"
 GENERATED_TOKENS = 120_000
 _SHARES = ("one_hop", "two_hops", "three_hops", "four_hops")
@@ -33,19 +35,6 @@ _BUDGET = {
     "budget.right_reward": "exact_match",
     "budget.initial_beta": 0.2,
 }
-
-# What a base is shown besides what it was taught at school, and for how long.
-_SHOWN = {
-    "stops": {
-        "warm_start.steps": 200,
-        "task.world.early_stop_fraction": 0.9,
-        "task.world.needless_call_fraction": 0.3,
-    },
-    "asks": {
-        "warm_start.steps": 600,
-        "task.world.needless_call_fraction": 0.9,
-    },
-}
 # 2.5 calls are needed in the mean.
 _HELD = {
     "budget.call_cost": 1.0,
@@ -55,6 +44,18 @@ _HELD = {
     "budget.target_cost": 2.5,
     "budget.max_beta": 0.8,
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Regime(school.Regime):
+    """Where agents are compared.
+
+    Attributes:
+      lesson: fields of what the base is taught after school, and for how long.
+    """
+
+    lesson: Mapping[str, object]
+
 
 REGIMES = {
     "stops": Regime(
@@ -68,6 +69,11 @@ REGIMES = {
             "all": _ALL,
             "all_budget": _ALL | _BUDGET,
         },
+        lesson={
+            "warm_start.steps": 200,
+            "task.world.early_stop_fraction": 0.9,
+            "task.world.needless_call_fraction": 0.3,
+        },
     ),
     "asks": Regime(
         "the base searches once more than it needs nine times in ten",
@@ -77,6 +83,7 @@ REGIMES = {
             "priced": _PLAIN | _BUDGET,
             "held": _PLAIN | _HELD,
         },
+        lesson={"warm_start.steps": 600, "task.world.needless_call_fraction": 0.9},
     ),
 }
 
@@ -103,7 +110,8 @@ def get_config(run: str = "stops/all/0") -> TrainConfig:
         config.warm_start.steps = 900
         config.trainer.steps = 0
         return config
-    school.set_fields(config, _SHOWN[name.regime])
+    regime = REGIMES[name.regime]
+    school.set_fields(config, regime.lesson)
     if name.arm == school.BASE:
         config.warm_start.optimizer.learning_rate = 3e-4
         config.trainer.steps = 0
@@ -111,23 +119,18 @@ def get_config(run: str = "stops/all/0") -> TrainConfig:
     config.warm_start.steps = 0
     config.trainer.steps = 200
     config.trainer.max_generated_tokens = GENERATED_TOKENS
-    school.set_fields(config, REGIMES[name.regime].arms[name.arm])
+    school.set_fields(config, regime.arms[name.arm])
     return config
 
 
 def start(name: Name) -> Name | None:
     """Returns the run that a run starts from."""
-    if name.regime == school.SCHOOL:
-        return None
-    if name.arm == school.BASE:
-        return Name(school.SCHOOL, FLAWLESS, name.seed)
-    return Name(name.regime, school.BASE, name.seed)
+    return school.start(name, lessons=(FLAWLESS,))
 
 
 def arms() -> dict[str, list[str]]:
     """Returns the arms of every regime, with what they start from."""
-    arms = {name: [school.BASE, *regime.arms] for name, regime in REGIMES.items()}
-    return arms | {school.SCHOOL: [FLAWLESS]}
+    return school.arms(REGIMES, lessons=(FLAWLESS,))
 
 
 def names() -> list[Name]:

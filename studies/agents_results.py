@@ -22,7 +22,9 @@ _COSTS = (("all_budget", "all"), ("priced", "plain"), ("held", "plain"))
 _GRID = np.linspace(0, GENERATED_TOKENS, 26)[1:]
 _FEW_STEPS = 5
 # What agents are compared by, and what tables multiply it by.
-_SCALES = {"right": 100, "evidence": 100, "calls": 1}
+_SCALES = {"right": 100, "evidence": 100, "calls": 1, "surplus": 100, "tokens": 1}
+# Of it, what is compared with plain GRPO, by hops, and in the figure.
+_MAIN = ("right", "evidence", "calls")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,10 +132,7 @@ def _table(regime: str, arms: _Arms) -> str:
     for pair in _COSTS:
         if all(arm in arms for arm in pair):
             charged, free = ([run.after for run in arms[arm]] for arm in pair)
-            less = [
-                f"{field} {_difference(charged, free, field)}"
-                for field in (*_SCALES, "surplus", "tokens")
-            ]
+            less = [f"{field} {_difference(charged, free, field)}" for field in _SCALES]
             lines += ["", f"`{pair[0]}` less `{pair[1]}`: {', '.join(less)}."]
     return "\n".join(lines)
 
@@ -142,16 +141,15 @@ def _row(arm: str, steps: str, seen: Sequence[Seen], others: Sequence[Seen]) -> 
     cells = [arm, steps]
     for field, scale in _SCALES.items():
         cells.append(estimates.spread(_of(seen, field), scale))
-        cells.append(_difference(seen, others, field) if others else "")
-    cells.append(estimates.spread(_of(seen, "surplus")))
-    cells.append(estimates.spread(_of(seen, "tokens"), 1))
+        if field in _MAIN:
+            cells.append(_difference(seen, others, field) if others else "")
     return f"| {' | '.join(cells)} |"
 
 
 def _table_by_hops(arms: _Arms) -> str:
     """Returns right, evidence and calls by how many documents a question needs."""
     known = sorted(next(iter(arms.values()))[0].before.hops)
-    header = [f"{name}, {hops}" for name in _SCALES for hops in known]
+    header = [f"{name}, {hops}" for name in _MAIN for hops in known]
     rows = {"base": [run.before for run in next(iter(arms.values()))]}
     rows |= {arm: [run.after for run in runs] for arm, runs in arms.items()}
     lines = [
@@ -160,8 +158,8 @@ def _table_by_hops(arms: _Arms) -> str:
     ]
     for arm, seen in rows.items():
         cells = [
-            f"{scale * np.mean([each.hops[hops][at] for each in seen]):.1f}"
-            for at, scale in enumerate(_SCALES.values())
+            f"{_SCALES[name] * np.mean([each.hops[hops][at] for each in seen]):.1f}"
+            for at, name in enumerate(_MAIN)
             for hops in known
         ]
         lines.append(f"| {arm} | {' | '.join(cells)} |")
@@ -173,8 +171,8 @@ def _of(seen: Sequence[Seen], field: str) -> list[float]:
 
 
 def _difference(seen: Sequence[Seen], others: Sequence[Seen], field: str) -> str:
-    scale = {**_SCALES, "surplus": 100, "tokens": 1}[field]
-    return estimates.difference(_of(seen, field), _of(others, field), scale=scale)
+    values, against = _of(seen, field), _of(others, field)
+    return estimates.difference(values, against, scale=_SCALES[field])
 
 
 def _charts(found: Mapping[str, _Arms]) -> list[str]:
@@ -189,7 +187,7 @@ def _charts(found: Mapping[str, _Arms]) -> list[str]:
             x_label="thousand generated tokens",
         )
         for regime, arms in found.items()
-        for field in _SCALES
+        for field in _MAIN
     ]
 
 

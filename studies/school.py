@@ -6,12 +6,13 @@ and at last, as REGIME/base/SEED, the demonstrations of the regime.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from grpo_jax.config import TrainConfig
 from studies.study import Name
 
 SCHOOL, FACTS, STEPS, BASE = "school", "facts", "steps", "base"
+_LESSONS = (FACTS, STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,26 +55,28 @@ def set_fields(config: TrainConfig, fields: Mapping[str, object]) -> None:
         setattr(section, key, value)
 
 
-def start(name: Name, base: str = "") -> Name | None:
+def start(name: Name, base: str = "", lessons: Sequence[str] = _LESSONS) -> Name | None:
     """Returns the run that a run starts from.
 
     Args:
       name: of the run.
       base: the regime whose base an arm starts from; its own if empty.
+      lessons: of the school, first to last.
     """
-    if name.arm == FACTS:
-        return None
-    if name.arm == STEPS:
-        return Name(SCHOOL, FACTS, name.seed)
+    if name.regime == SCHOOL:
+        before = lessons[: lessons.index(name.arm)]
+        return Name(SCHOOL, before[-1], name.seed) if before else None
     if name.arm == BASE:
-        return Name(SCHOOL, STEPS, name.seed)
+        return Name(SCHOOL, lessons[-1], name.seed)
     return Name(base or name.regime, BASE, name.seed)
 
 
-def arms(regimes: Mapping[str, Regime]) -> dict[str, list[str]]:
+def arms(
+    regimes: Mapping[str, Regime], lessons: Sequence[str] = _LESSONS
+) -> dict[str, list[str]]:
     """Returns the arms of every regime, with what they start from."""
     arms = {name: [BASE, *regime.arms] for name, regime in regimes.items()}
-    return arms | {SCHOOL: [FACTS, STEPS]}
+    return arms | {SCHOOL: [*lessons]}
 
 
 def names(regimes: Mapping[str, Regime]) -> list[Name]:
